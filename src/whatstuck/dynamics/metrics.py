@@ -1,0 +1,287 @@
+"""Every statistic of a run, with its interval over rows and its null.
+
+The paper's headline flips with the threshold rule, so each set statistic stands under a tau that grows with the
+output's range (`relative`), under the tau of step 0 (`fixed`), along a curve over tau, and without any tau
+(`none`: masses). What holds under one rule only is not a finding.
+
+Pooled ratios are sums of numerators over sums of denominators, row by row, so that effects never cancel across
+rows. Removed interactions carry their strength at step 0, all others that of their own step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from whatstuck.dynamics import nulls
+from whatstuck.dynamics.bootstrap import RowBootstrap, divide
+from whatstuck.dynamics.categories import Categories, Masses, categorize, common_gain, masses
+from whatstuck.dynamics.gamma import Gamma, shared_fraction
+from whatstuck.dynamics.records import Null, Orders, Recorder
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+MAIN_TAU = 0.03
+TAU_CURVE = (0.003, 0.01, 0.03, 0.1, 0.3)
+HIGH_ORDER = 4
+SETS = tuple(entry.name for entry in fields(Categories))
+MAIN_SETS = ("all", "removed", "preserved", "emerged")
+CHANGED_SETS = ("removed", "preserved", "emerged")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The interactions of one model at one step, for all probed rows.
+
+    Attributes:
+        step: Optimizer step of the checkpoint.
+        effects: Interactions, float64 `(rows, 2, 2^n)`, AND before OR; NaN rows were not probed.
+        full: v(N), float64 `(rows,)`.
+        empty: v(empty), float64 `(rows,)`.
+    """
+
+    step: int
+    effects: Floats
+    full: Floats
+    empty: Floats
+
+    @property
+    def scale(self) -> float:
+        """Mean |v(N) - v(empty)| over rows: the range of the output, in log-odds."""
+        return float(np.nanmean(np.abs(self.full - self.empty)))
+
+
+class Metrics:
+    """Computes the statistics of a sequence of checkpoints into a recorder.
+
+    Args:
+        probes: The model under study, in order of steps, the first at step 0.
+        players: Number of players n.
+        seed: Seed of bootstrap and nulls.
+    """
+
+    def __init__(self, probes: Sequence[Probe], players: int, recorder: Recorder, *, seed: int) -> None:
+        self.probes = probes
+        self.orders = Orders(players)
+        self.recorder = recorder
+        self.seed = seed
+        self.rows = len(probes[0].full)
+        self.bootstrap = RowBootstrap(self.rows, seed=seed)
+        self.effects = [probe.effects for probe in probes]
+        self.masses = [masses(self.effects[0], effect) for effect in self.effects]
+        self.categories: dict[str, list[Categories]] = {}
+        for rule in ("relative", "fixed"):
+            self.categories[rule] = categorize(self.effects, self._thresholds(rule, MAIN_TAU))
+
+    def compute(self, baselines: dict[str, Probe]) -> None:
+        """All statistics, those against each baseline model included."""
+        for index in range(len(self.probes)):
+            self._ranges(index)
+            self._masses(index)
+            self._thresholdless(index)
+            for rule in ("relative", "fixed"):
+                self._sets(index, rule)
+                self._set_ratios(index, rule)
+            for baseline, other in baselines.items():
+                self._gamma(index, baseline, other)
+        for tau in TAU_CURVE:
+            if tau != MAIN_TAU:
+                self._curve(tau)
+
+    # --- parts
+
+    def _thresholds(self, rule: str, tau: float) -> list[float]:
+        base = self.probes[0].scale
+        return [tau * (probe.scale if rule == "relative" else base) for probe in self.probes]
+
+    def _strength_of(self, index: int, subset: str) -> Floats:
+        """Removed interactions are gone: their strength is that of step 0."""
+        return self.effects[0] if subset == "removed" else self.effects[index]
+
+    def _mean(self, column: Floats) -> tuple[float, float, float]:
+        value, low, high = self.bootstrap.ratio(column[:, None])
+        return float(value[0]), float(low[0]), float(high[0])
+
+    def _ratio(self, numerator: Floats, denominator: Floats) -> tuple[float, float, float]:
+        value, low, high = self.bootstrap.ratio(numerator[:, None], denominator[:, None])
+        return float(value[0]), float(low[0]), float(high[0])
+
+    def _ranges(self, index: int) -> None:
+        probe = self.probes[index]
+        self.recorder.add(probe.step, "scale", "all", self._mean(np.abs(probe.full - probe.empty)))
+        # log(1 + exp(-v)) is the cross-entropy of the target when v are its log-odds
+        self.recorder.add(probe.step, "sufficiency_ce", "table", self._mean(np.logaddexp(0, -probe.full)))
+
+    def _by_order(
+        self, index: int, metric: str, subset: str, sums: Floats, *, null: Null | None = None, **where: Any
+    ) -> None:
+        """Record `(rows, 3, n + 1)` sums as means per kind and order; the null belongs to their total."""
+        value, low, high = self.bootstrap.ratio(sums.reshape(self.rows, -1))
+        for flat, kind, order in self.orders.cells():
+            if null is not None and kind == "both" and order == 0:
+                where["null"] = null
+            triple = (value[flat], low[flat], high[flat])
+            self.recorder.add(self.probes[index].step, metric, subset, triple, kind=kind, order=order, **where)
+            where.pop("null", None)
+
+    def _masses(self, index: int) -> None:
+        now = self.masses[index]
+        first = self.effects[0]
+        step = self.probes[index].step
+        self._by_order(index, "mass", "all", self.orders.sums(np.abs(self.effects[index])))
+        for subset in CHANGED_SETS:
+
+            def mismatched(pairing: npt.NDArray[np.int64], subset: str = subset) -> float:
+                swapped = masses(first[pairing], self.effects[index])
+                return float(np.abs(getattr(swapped, subset)).sum() / self.rows)
+
+            null = ("mismatched_row", *nulls.mismatched_null(self.rows, mismatched))
+            self._by_order(index, "mass", subset, self.orders.sums(np.abs(getattr(now, subset))), null=null)
+        gain = common_gain(first, self.effects[index])
+        self.recorder.add(step, "gain", "all", self._resampled_gain(index, gain))
+        self.recorder.add(step, "cosine", "all", self._cosine(index))
+        scaled = masses(first * gain, self.effects[index])
+        previous = masses(self.effects[max(index - 1, 0)], self.effects[index])
+        for subset in CHANGED_SETS:
+            for metric, parts in (("mass_gain", scaled), ("mass_previous", previous)):
+                total = np.abs(getattr(parts, subset)).sum((1, 2))
+                self.recorder.add(step, metric, subset, self._mean(total))
+        for subset in ("removed", "emerged"):
+            if index:
+                before = np.abs(getattr(self.masses[index - 1], subset)).sum((1, 2))
+                change = np.abs(getattr(now, subset)).sum((1, 2)) - before
+                self.recorder.add(step, "mass_change", subset, self._mean(change))
+
+    def _dot_products(self, index: int) -> tuple[Floats, Floats, Floats]:
+        before, after = self.effects[0], self.effects[index]
+        return (before * after).sum((1, 2)), (before**2).sum((1, 2)), (after**2).sum((1, 2))
+
+    def _resampled_gain(self, index: int, gain: float) -> tuple[float, float, float]:
+        dot, norm, _ = self._dot_products(index)
+        _, low, high = self._ratio(dot, norm)
+        return gain, low, high
+
+    def _cosine(self, index: int) -> tuple[float, float, float]:
+        dot, before, after = self._dot_products(index)
+        value = divide(dot.sum(keepdims=True), np.sqrt(before.sum(keepdims=True) * after.sum()))
+        weights = self.bootstrap.weights
+        samples = divide(weights @ dot, np.sqrt((weights @ before) * (weights @ after)))
+        low, high = self.bootstrap.spread(samples[:, None])
+        return float(value[0]), float(low[0]), float(high[0])
+
+    def _thresholdless(self, index: int) -> None:
+        step = self.probes[index].step
+        for subset in MAIN_SETS:
+            mass = self._mass(index, subset)
+            self.recorder.add(step, "rho", subset, self._rho(mass), null=self._rho_null(mass))
+        high = self.orders.order >= HIGH_ORDER
+        for subset in ("all", "emerged"):
+            strength = np.abs(self._mass(index, subset))
+            share = self._ratio(strength[:, :, high].sum((1, 2)), strength.sum((1, 2)))
+            self.recorder.add(step, "high_order_share", subset, share)
+
+    def _mass(self, index: int, subset: str) -> Floats:
+        parts: Masses = self.masses[index]
+        return self.effects[index] if subset == "all" else getattr(parts, subset)
+
+    def _rho(self, strength: Floats) -> tuple[float, float, float]:
+        """|sum I| / sum |I|, pooled over rows (arXiv 2605.17967, Eq. 10)."""
+        return self._ratio(np.abs(strength.sum((1, 2))), np.abs(strength).sum((1, 2)))
+
+    def _rho_null(self, strength: Floats) -> tuple[str, float, float, float]:
+        flat = np.abs(strength).reshape(self.rows, -1)
+        return ("sign_flip", *nulls.flipped_rho(flat, seed=self.seed))
+
+    def _sets(self, index: int, rule: str) -> None:
+        """Counts and signed strengths by kind and order."""
+        now = self.categories[rule][index]
+        base = self.categories[rule][0].all
+        # salient at every checkpoint after step 0, whatever it was at step 0
+        later = [categories.all for categories in self.categories[rule][1 : index + 1]]
+        survivors = np.logical_and.reduce(later) if later else base
+        where: dict[str, Any] = {"rule": rule, "tau": MAIN_TAU}
+        for subset in SETS:
+            members: Bools = getattr(now, subset)
+            null = _count_null(subset, base, now.all, survivors)
+            counts = self.orders.sums(members.astype(np.float64))
+            self._by_order(index, "count", subset, counts, null=null, **where)
+            strength = np.where(members, self._strength_of(index, subset), 0.0)
+            positive, negative = np.maximum(strength, 0), np.minimum(strength, 0)
+            self._by_order(index, "strength_positive", subset, self.orders.sums(positive), **where)
+            self._by_order(index, "strength_negative", subset, self.orders.sums(negative), **where)
+
+    def _set_ratios(self, index: int, rule: str) -> None:
+        """rho, contribution and sufficiency of each set."""
+        now, probe = self.categories[rule][index], self.probes[index]
+        for subset in MAIN_SETS:
+            members: Bools = getattr(now, subset)
+            strength = np.where(members, self._strength_of(index, subset), 0.0)
+            net, count = strength.sum((1, 2)), members.sum((1, 2)).astype(np.float64)
+            where: dict[str, Any] = {"rule": rule, "tau": MAIN_TAU}
+            self.recorder.add(probe.step, "rho", subset, self._rho(strength), null=self._rho_null(strength), **where)
+            if subset != "all":
+                flat = np.abs(strength).reshape(self.rows, -1)
+                null = nulls.flipped_contribution(flat, float(count.sum()), seed=self.seed)
+                value = self._ratio(net, count)
+                self.recorder.add(probe.step, "contribution", subset, value, null=("sign_flip", *null), **where)
+            # an empty set predicts log-odds 0, whose cross-entropy is log 2 (without the bias)
+            bias = self.probes[0].empty if subset == "removed" else probe.empty
+            for metric, shift in (("sufficiency_ce", np.zeros_like(bias)), ("sufficiency_ce_bias", bias)):
+                value = self._mean(np.logaddexp(0, -(net + shift)))
+                nothing = float(np.logaddexp(0, -shift).mean())
+                empty = ("empty_set", nothing, nothing, nothing)
+                self.recorder.add(probe.step, metric, subset, value, null=empty, **where)
+
+    def _gamma(self, index: int, baseline: str, other: Probe) -> None:
+        """Generalizability gamma of each set and of each mass against another model, under both nulls."""
+        known = ~np.isnan(other.full)
+        effects = np.nan_to_num(other.effects)
+        salient = np.where(np.abs(effects) > MAIN_TAU * other.scale, np.sign(effects), 0.0)
+        for subset in MAIN_SETS:
+            ours = self._strength_of(index, subset)
+            forms: list[tuple[Floats, Floats, dict[str, Any]]] = [
+                (self._mass(index, subset), shared_fraction(ours, effects, known), {})
+            ]
+            for rule in ("relative", "fixed"):
+                members = getattr(self.categories[rule][index], subset)
+                forms.append((np.where(members, ours, 0.0), salient, {"rule": rule, "tau": MAIN_TAU}))
+            for strength, agreement, where in forms:
+                gamma = Gamma(strength, agreement, known)
+                value = self._ratio(gamma.shared, gamma.total)
+                for null in (gamma.mismatched_rows(), gamma.stratified(self.orders.order, seed=self.seed)):
+                    self.recorder.add(
+                        self.probes[index].step, "gamma", subset, value, baseline=baseline, null=null, **where
+                    )
+
+    def _curve(self, tau: float) -> None:
+        """Counts and strengths along other thresholds."""
+        for rule in ("relative", "fixed"):
+            for index, now in enumerate(categorize(self.effects, self._thresholds(rule, tau))):
+                step = self.probes[index].step
+                for subset in MAIN_SETS:
+                    members: Bools = getattr(now, subset)
+                    strength = np.where(members, self._strength_of(index, subset), 0.0)
+                    for metric, quantity in (
+                        ("count", members.astype(np.float64)),
+                        ("strength_positive", np.maximum(strength, 0)),
+                        ("strength_negative", np.minimum(strength, 0)),
+                    ):
+                        value = self._mean(quantity.sum((1, 2)))
+                        self.recorder.add(step, metric, subset, value, rule=rule, tau=tau)
+
+
+def _count_null(subset: str, base: Bools, now: Bools, survivors: Bools) -> Null | None:
+    """Counts when the salient set of step 0 belongs to another row."""
+    if subset not in CHANGED_SETS:
+        return None
+
+    def mismatched(pairing: npt.NDArray[np.int64]) -> float:
+        swapped = base[pairing]
+        preserved = swapped & survivors
+        members = {"removed": swapped & ~now, "preserved": preserved, "emerged": now & ~preserved}[subset]
+        return float(members.sum() / len(base))
+
+    return ("mismatched_row", *nulls.mismatched_null(len(base), mismatched))

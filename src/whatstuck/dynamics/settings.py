@@ -1,0 +1,96 @@
+"""The settings of `track`: flags, YAML keys and Python arguments are the same names."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from whatstuck.errors import WhatStuckError
+
+# What may change between two calls on one run: where things are, how much of them, and how they are computed.
+_FREE = {"model", "checkpoints", "data", "out", "rows", "baseline", "eval_rows", "device", "memory_limit_gb"}
+
+
+class TrackSettings(BaseModel):
+    """Settings of one `track` run.
+
+    Attributes:
+        model: The untouched model: folder, GGUF file, or short name.
+        checkpoints: Globs or folders of checkpoints.
+        data: Rows to probe; held-out ones for preference.
+        out: The run folder.
+        players: Words per prompt that are masked; 2^players forward passes per row and checkpoint.
+        rows: Rows to probe.
+        baseline: Other models, for gamma.
+        eval_rows: Held-out rows scored for loss and exact match.
+        split: `heldout`, `train`, or `auto`: training rows where the file is the one that was trained on.
+        columns: Names of the columns of a table without a header.
+        labels: File with one label name per line, for columns of label ids.
+        instruction: Text put before every prompt; its words are never players.
+        chat_template: `auto` (where the tokenizer has one) or `never`.
+        whole_target: Score the whole completion instead of its first token.
+        mask_token: Token that stands for a masked word; by default the unknown, else the padding token.
+        noise_bound: kappa as a share of the scale mean|v(N) - v(empty)|; several give several settings, the first
+            one is reported.
+        noise_scale: Whose scale: that of each `step`, or that of the `base`.
+        seed: Seed of row, word and noise choices, and of bootstrap and nulls.
+        device: `auto`, `cpu`, `cuda`, ...
+        dtype: Scoring dtype; anything but float32 drowns high orders in noise and is flagged.
+        memory_limit_gb: Memory of one block of masked prompts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    checkpoints: list[str] = Field(min_length=1)
+    data: Path
+    out: Path
+    players: int = Field(default=8, ge=2, le=16)
+    rows: int = Field(default=50, ge=1)
+    baseline: list[str] = []
+    eval_rows: int = Field(default=200, ge=0)
+    split: Literal["auto", "heldout", "train"] = "auto"
+    columns: list[str] | None = None
+    labels: Path | None = None
+    instruction: str | None = None
+    chat_template: Literal["auto", "never"] = "auto"
+    whole_target: bool = False
+    mask_token: str | None = None
+    noise_bound: list[float] = [0.05]
+    noise_scale: Literal["step", "base"] = "step"
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    memory_limit_gb: float = Field(default=2.0, gt=0)
+
+    @field_validator("noise_bound")
+    @classmethod
+    def _positive(cls, value: list[float]) -> list[float]:
+        if not value or min(value) < 0:
+            raise ValueError("give one or more shares, none below 0")
+        return value
+
+    @classmethod
+    def read(cls, **values: Any) -> "TrackSettings":
+        """Settings from flags or arguments.
+
+        Raises:
+            WhatStuckError: Naming the first setting that is wrong.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+            if first["type"] == "missing":
+                raise WhatStuckError(f"{name} is missing: give it as a flag, or in --config") from error
+            if first["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(str(first["loc"][0]), cls.model_fields, 1)
+                hint = f": did you mean {near[0]}?" if near else ""
+                raise WhatStuckError(f"{first['loc'][0]!r} is no setting of track{hint}") from error
+            raise WhatStuckError(f"{name}: {first['msg']} (got {first.get('input')!r})") from error
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that make a run what it is: a changed one is refused."""
+        return self.model_dump(mode="json", exclude=_FREE)

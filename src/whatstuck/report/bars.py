@@ -1,0 +1,125 @@
+"""Bars above and below zero: strength by order (as in Fig. 2 of arXiv 2605.17967), one interaction before and after."""
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from whatstuck.report.figures import SHAPES, outline
+from whatstuck.report.reading import SETS, Stat
+from whatstuck.report.svg import picture, tag
+from whatstuck.report.words import PLAIN_NAMES, number
+
+Signed = tuple[Stat | None, Stat | None]
+
+_WIDTH, _PANEL, _LEFT, _TOP = 172.0, 78.0, 30.0, 26.0
+
+
+def order_bars(
+    step: int, strengths: Mapping[str, Mapping[int, Signed]], *, orders: int, top: float, name: str, rule: str
+) -> Markup:
+    """Strength of each set at one checkpoint, by order, positive up and negative down.
+
+    Args:
+        strengths: For each set, by order, the statistics `strength_positive` and `strength_negative`.
+        orders: Largest order.
+        top: Strength at the edge of each panel, the same for every figure that is compared.
+        rule: Name of the threshold rule, for the description.
+    """
+    width = (_WIDTH - _LEFT - 4) / orders
+    children: list[Markup] = [tag("text", f"step {step}", x=2, y=14, class_="figure-title")]
+    said = []
+    for index, subset in enumerate(SETS):
+        middle = _TOP + _PANEL * (index + 0.5) + 4
+        reach = (_PANEL - 22) / 2
+        bars: list[Markup] = []
+        for order in range(1, orders + 1):
+            pair = strengths.get(subset, {}).get(order, (None, None))
+            left = _LEFT + (order - 1) * width
+            bars += [_bar(stat, left, width, middle, reach / top, order) for stat in pair]
+        nets = [stat.value or 0.0 for pair in strengths.get(subset, {}).values() for stat in pair if stat]
+        up, down = sum(v for v in nets if v > 0), sum(v for v in nets if v < 0)
+        said.append(f"{subset} {number(up, signed=True)} and {number(down)}")
+        children += [
+            tag("line", x1=_LEFT, x2=_WIDTH - 4, y1=middle, y2=middle, class_="zero"),
+            tag("path", d=outline(SHAPES[subset], (_LEFT + 5, middle - reach - 6)), class_=f"key {subset}"),
+            tag("text", PLAIN_NAMES[subset], x=_LEFT + 13, y=middle - reach - 2, class_="panel-title"),
+            tag("text", number(top, signed=True), x=_LEFT - 4, y=middle - reach + 8, text_anchor="end"),
+            tag("text", number(-top), x=_LEFT - 4, y=middle + reach, text_anchor="end"),
+            tag("g", *bars, class_=f"series {subset}"),
+        ]
+    bottom = _TOP + _PANEL * len(SETS) + 12
+    every = 1 if orders <= 12 else 2  # noqa: PLR2004 - more labels than this touch
+    children += [
+        tag("text", str(order), x=_LEFT + (order - 0.5) * width, y=bottom, text_anchor="middle")
+        for order in range(1, orders + 1, every)
+    ]
+    return picture(
+        _WIDTH,
+        bottom + 6,
+        tag("g", *children, class_="axis"),
+        name=name,
+        title=f"Strength by order at step {step}, {rule}",
+        text=f"Mean strength per row in log-odds, positive and negative: {'; '.join(said)}.",
+    )
+
+
+def _bar(stat: Stat | None, left: float, width: float, middle: float, scale: float, order: int) -> Markup:
+    if stat is None or stat.value is None or stat.value == 0:
+        return Markup("")
+    height = abs(stat.value) * scale
+    words = f"order {order}: {number(stat.value, signed=True)} log-odds"
+    whisker = Markup("")
+    if stat.low is not None and stat.high is not None:
+        centre = left + width / 2
+        whisker = tag(
+            "line", x1=centre, x2=centre, y1=middle - stat.low * scale, y2=middle - stat.high * scale, class_="whisker"
+        )
+        words += f" ({number(stat.low)} to {number(stat.high)})"
+    box = tag(
+        "rect",
+        tag("title", words),
+        x=left + width * 0.14,
+        y=middle - height if stat.value > 0 else middle,
+        width=width * 0.72,
+        height=height,
+        class_="bar",
+    )
+    return box + whisker
+
+
+def before_after(before: float, after: float, *, category: str, top: float, name: str) -> Markup:
+    """One interaction before (hollow) and after (filled), left and right of zero.
+
+    Args:
+        top: Strength at the edge, the same for all interactions that stand together.
+    """
+    middle, reach = 100.0, 96.0 / top
+
+    def bar(value: float, y: float, style: str) -> Markup:
+        length = abs(value) * reach
+        return tag("rect", x=middle - (length if value < 0 else 0), y=y, width=length, height=9, class_=style)
+
+    return picture(
+        200,
+        26,
+        tag("line", x1=middle, x2=middle, y1=0, y2=26, class_="zero"),
+        tag("g", bar(before, 2.5, "hollow"), bar(after, 14.5, "bar"), class_=f"series {category}"),
+        name=name,
+        title="Before and after",
+        text=f"{number(before, signed=True)} before, {number(after, signed=True)} after, in log-odds",
+    )
+
+
+def top_of(strengths: Sequence[Mapping[str, Mapping[int, Signed]]]) -> float:
+    """The largest strength or end of an interval, so that figures share one scale; 1 where there is none."""
+    found = [
+        abs(value)
+        for sets in strengths
+        for orders in sets.values()
+        for pair in orders.values()
+        for stat in pair
+        if stat is not None
+        for value in (stat.value, stat.low, stat.high)
+        if value is not None
+    ]
+    return max(found, default=0.0) or 1.0

@@ -1,0 +1,99 @@
+"""The page: a list of sections, each a builder and a template, written into one file that needs nothing else."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from whatstuck.errors import WhatStuckError
+from whatstuck.report.reading import SETS, Run, read_run
+from whatstuck.report.sections import changes, prompt, ratios, trust, verdict
+from whatstuck.report.words import PLAIN_NAMES
+
+FILE_NAME = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the page; its template is `templates/NAME.html.j2`, its variables what `build` returns."""
+
+    name: str
+    title: str
+    build: Callable[..., dict[str, Any]]
+
+
+SECTIONS = (
+    Section("verdict", "Which checkpoint to keep", verdict.build),
+    Section("changes", "What was removed, kept and added", changes.build),
+    Section("ratios", "Does it cancel, is it shared?", ratios.build),
+    Section("prompt", "One prompt taken apart", prompt.build),
+    Section("trust", "How far to trust this page", trust.build),
+)
+
+
+def write_report(run: Path, *, text: bool = True) -> Path:
+    """Write `report.html` into a run folder, from the folder alone.
+
+    Args:
+        run: The run folder.
+        text: Whether to show the rows' text; without it the page holds no prompt, word or completion.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        WhatStuckError: If the run folder is missing, unfinished or damaged, or cannot be written to.
+    """
+    page = make_page(run, text=text)
+    target = Path(run) / FILE_NAME
+    try:
+        _replace(target, page)
+    except OSError as error:
+        raise WhatStuckError(f"{target} cannot be written ({error.strerror}): make the folder writable") from error
+    return target
+
+
+def make_page(run: Path, *, text: bool = True) -> str:
+    """The page as a string; see `write_report`."""
+    return render(read_run(Path(run)), text=text)
+
+
+def render(run: Run, *, text: bool) -> str:
+    """The page of a run that was read."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("whatstuck.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = resources.files("whatstuck.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
+    environment.globals.update(names=PLAIN_NAMES, sets=SETS, text=text)
+    parts = [
+        (section, Markup(environment.get_template(f"{section.name}.html.j2").render(section.build(run, text=text))))  # noqa: S704 - escaped by the template
+        for section in SECTIONS
+    ]
+    return environment.get_template("page.html.j2").render(
+        style=Markup(style),  # noqa: S704 - our own file
+        sections=parts,
+        run=run,
+        model=run.track["model"]["name"],
+        imprecise=trust.imprecise(run),
+    )
+
+
+def _replace(target: Path, page: str) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=".html")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        Path(name).chmod(0o644)  # mkstemp makes it private; pages are shared
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,171 @@
+"""How far to trust the page: what was measured about the measurement, what was passed over, what made the run."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from whatstuck.report.reading import MAIN_TAU, Run, Stat
+from whatstuck.report.words import counted, listed, measured, number, percent
+
+FEW_ROWS = 30
+LOOSE_GAP = 0.01
+EXACT_ENOUGH = ("float32", "float64")
+
+GLOSSARY = (
+    ("player", "a word (or phrase) of the prompt that can be masked; its sub-tokens are masked together."),
+    ("v(S)", "log-odds of the answer when only the players in S can be seen: ln(p / (1 − p)), 0 at even odds."),
+    (
+        "AND interaction",
+        "an effect on v that is there only when all of its words can be seen; a single word counts as one.",
+    ),
+    ("OR interaction", "an effect on v that is there as soon as any one of its words can be seen."),
+    ("order", "how many words an interaction has."),
+    ("strength, mass", "absolute size, in log-odds, added up within a row; means are over rows."),
+    ("salient", "larger than the threshold tau."),
+    ("relative threshold", "tau = c × the mean range of the output at that step; it grows when the model grows sure."),
+    ("fixed threshold", "tau = c × the mean range of the output at step 0, at every step."),
+    ("removed", "salient at step 0, not now; counted with its strength at step 0."),
+    ("preserved", "salient at every checkpoint so far."),
+    ("emerged", "salient now, but not at every checkpoint so far."),
+    (
+        "mass removed, preserved, emerged",
+        "the same without a threshold: of |I| at step 0 and now, the smaller is preserved if the signs agree, "
+        "the rest of the first is removed, the rest of the second has emerged.",
+    ),
+    ("rho", "|sum of interactions| / sum of |interactions|: 100 % if none cancels another."),
+    ("gamma", "share of strength that another model's interactions have too, with the same sign."),
+    (
+        "null",
+        "what the same statistic gives when only chance is at work: random signs, or interactions of another row.",
+    ),
+    ("interval", "95 % bootstrap interval over rows: what other rows of the same kind might have given."),
+)
+
+
+def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text of rows here
+    """What the section shows."""
+    track = run.track
+    settings = track.get("settings") or {}
+    return {
+        "checks": [check for check in (_dtype(run), _gap(run), *_noise(run), _rows(run), _skipped(run)) if check],
+        "warnings": [str(warning) for warning in track.get("warnings") or []],
+        "made": _made(run),
+        "versions": sorted((track.get("versions") or {}).items()),
+        "settings": [
+            (name, value if isinstance(value, str) else json.dumps(value)) for name, value in settings.items()
+        ],
+        "checkpoints": [
+            (checkpoint.get("step"), checkpoint.get("kind", ""), str(checkpoint.get("fingerprint", ""))[:12])
+            for checkpoint in track["checkpoints"]
+        ],
+        "glossary": GLOSSARY,
+    }
+
+
+def imprecise(run: Run) -> str:
+    """The scoring dtype where it is too coarse for interactions, else empty."""
+    dtype = str(run.track.get("dtype", ""))
+    return dtype if dtype and dtype not in EXACT_ENOUGH else ""
+
+
+def _check(name: str, sentence: str, *, fine: bool | None) -> dict[str, str]:
+    state = "unknown" if fine is None else "fine" if fine else "mind"
+    return {"name": name, "sentence": sentence, "state": state}
+
+
+def _dtype(run: Run) -> dict[str, str]:
+    dtype = run.track.get("dtype")
+    if not dtype:
+        return _check("Scoring precision", "Not recorded.", fine=None)
+    if imprecise(run):
+        sentence = (
+            f"The models were scored in {dtype}. Its rounding alone makes interactions of several words pure noise: "
+            "score again in float32."
+        )
+        return _check("Scoring precision", sentence, fine=False)
+    return _check("Scoring precision", f"The models were scored in {dtype}.", fine=True)
+
+
+def _gap(run: Run) -> dict[str, str]:
+    gaps = run.metrics.series("gap")
+    if not gaps:
+        return _check("Explanations", "How close they are to the optimum was not measured.", fine=None)
+    worst = max(gaps.values(), key=lambda stat: stat.high if stat.high is not None else stat.value or 0.0)
+    sentence = (
+        f"They are certified to be within {percent(worst.value)} of the sparsest (median over rows, at the step where "
+        f"it is largest); within {percent(worst.high)} for the worst row."
+    )
+    return _check("Explanations", sentence, fine=worst.high is not None and worst.high <= LOOSE_GAP)
+
+
+def _worst(stats: list[Stat]) -> Stat | None:
+    return max(stats, key=lambda stat: stat.value or 0.0, default=None)
+
+
+def _noise(run: Run) -> list[dict[str, str]]:
+    floor = _worst(run.metrics.everywhere("noise_floor"))
+    if floor is None:
+        return [_check("Noise of the scores", "Not measured.", fine=None)]
+    base = run.metrics.series("scale").get(run.before)
+    tau = MAIN_TAU * base.value if base is not None and base.value is not None else None
+    beside = f"; the fixed threshold is {number(tau)} log-odds" if tau is not None else ""
+    below = tau is None or (floor.value or 0.0) < tau / 2 ** (run.players / 2)
+    checks = [
+        _check(
+            "Noise of the scores",
+            f"The same scores in other batches differ by {number(floor.value)} log-odds at most{beside}.",
+            fine=below,
+        )
+    ]
+    made, flipped = (_worst(run.metrics.everywhere(f"salient_{name}_noise")) for name in ("from", "flipped_by"))
+    if made is not None and flipped is not None:
+        sentence = (
+            f"Noise of that size alone gives {measured(made)} salient interactions per row, and moves "
+            f"{measured(flipped)} across the threshold."
+        )
+        checks.append(_check("Noise in the interactions", sentence, fine=max(made.value or 0, flipped.value or 0) < 1))
+    return checks
+
+
+def _rows(run: Run) -> dict[str, str]:
+    count = len(run.rows)
+    sentence = f"All intervals are over {counted(count, 'row')}."
+    if count < FEW_ROWS:
+        sentence += f" With fewer than {FEW_ROWS} they tend to be too narrow; read them as a hint of the spread."
+    return _check("Rows", sentence, fine=count >= FEW_ROWS)
+
+
+def _skipped(run: Run) -> dict[str, str]:
+    skipped: Mapping[str, int] = run.track.get("skipped") or {}
+    if not any(skipped.values()):
+        return _check("Rows passed over", "None.", fine=True)
+    reasons = listed(f"{count} ({reason})" for reason, count in skipped.items() if count)
+    return _check("Rows passed over", f"{reasons}.", fine=sum(skipped.values()) <= len(run.rows))
+
+
+def _made(run: Run) -> list[tuple[str, str]]:
+    """How the run was made, in pairs."""
+    track = run.track
+    model, data = track["model"], track.get("data") or {}
+    mask = model.get("mask_token")
+    pairs = [
+        ("Model", str(model["name"])),
+        ("Masked words become", f"the token {mask!r}" if mask is not None else ""),
+        ("Data", _data(data)),
+        ("Extraction", run.metrics.setting),
+        ("Other extractions in this run", listed(run.metrics.other_settings)),
+        ("Compared with", listed(str(entry.get("name")) for entry in track.get("baselines") or [])),
+        ("Seed", str(track.get("seed", ""))),
+        ("Started", str(track.get("started", ""))),
+        ("Took", f"{number(track['seconds'])} s" if isinstance(track.get("seconds"), int | float) else ""),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    if not data:
+        return ""
+    name = str(data.get("path", "")).replace("\\", "/").rstrip("/").rsplit("/", maxsplit=1)[-1]
+    split = {"heldout": "held out of the training", "train": "from the training file"}.get(str(data.get("split")), "")
+    digest = f"sha256 {str(data.get('sha256', ''))[:12]}"
+    return ", ".join(part for part in (name, split, digest) if part)

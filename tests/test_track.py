@@ -1,0 +1,261 @@
+"""The main job on a model that was really trained: one run, extended, refused, killed and resumed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors import safe_open
+
+import whatstuck
+from whatstuck import WhatStuckError
+from whatstuck.dynamics.records import SCHEMA as METRICS
+from whatstuck.dynamics.selecting import SCHEMA as ROWS
+from whatstuck.runs import RunFolder
+
+SETTINGS: dict[str, Any] = {"players": 5, "rows": 6, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_base: Path, tiny_run: Path, tiny_heldout: Path, tmp_path_factory: pytest.TempPathFactory) -> whatstuck.Run:
+    out = tmp_path_factory.mktemp("track") / "run"
+    return whatstuck.track(tiny_base, tiny_run, tiny_heldout, out, **SETTINGS)
+
+
+def parts(folder: Path) -> dict[str, bytes]:
+    """Every table of a run, byte by byte."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in {".parquet", ".safetensors"} and not path.name.startswith(".")
+    }
+
+
+def test_the_run_folder_is_as_documented(run: whatstuck.Run) -> None:
+    names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    model = run.manifest["track"]["model"]["name"]
+    steps = [0, 1, 2, 4, 8, 16, 32]
+    expected = {"run.json", ".lock", "rows.parquet", "metrics.parquet", "verdict.json", "report.html"}
+    for step in steps:
+        expected |= {
+            f"values/{model}/step-{step:06d}.safetensors",
+            f"interactions/{model}/step-{step:06d}.parquet",
+            f"heldout/step-{step:06d}.parquet",
+        }
+    assert names == expected
+    assert run.steps == steps
+    assert run.manifest["format_version"] == 1
+    assert pq.read_schema(run.path / "rows.parquet").equals(ROWS)
+    assert pq.read_schema(run.path / "metrics.parquet").equals(METRICS)
+    documented = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    for column in (*ROWS.names, *METRICS.names, *run.manifest["track"], *run.verdict):
+        assert column in documented, f"{column} is not in docs/run-folder.md"
+
+
+def test_every_metric_is_documented(run: whatstuck.Run) -> None:
+    documented = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    for metric in set(run.metrics["metric"].to_pylist()):
+        assert metric in documented, f"{metric} is not in docs/run-folder.md"
+
+
+def test_values_explain_what_the_model_says(run: whatstuck.Run) -> None:
+    """The full coalition's value is the log-odds of the first target token on the whole prompt."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = Path(run.manifest["track"]["model"]["path"])
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    row = run.rows.to_pylist()[0]
+    assert all(row["prompt"][player["start"] : player["end"]] == player["text"] for player in row["players"])
+    ids = tokenizer(row["prompt"], add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        probabilities = model(ids).logits[0, -1].double().softmax(-1)
+    chance = probabilities[row["target_ids"][0]]
+    name = run.manifest["track"]["model"]["name"]
+    with safe_open(run.path / "values" / name / "step-000000.safetensors", framework="np") as file:
+        values, index = file.get_tensor("values"), file.get_tensor("row_index").tolist()
+    assert index == list(range(6))
+    assert values.shape == (6, 32)
+    assert values[0, -1] == pytest.approx(float((chance / (1 - chance)).log()), abs=1e-4)
+    assert np.ptp(values[0]) > 0.1
+
+
+def test_training_changes_the_interactions_and_the_loss(run: whatstuck.Run) -> None:
+    rows = run.metrics.to_pylist()
+    loss = {row["step"]: row["value"] for row in rows if row["metric"] == "heldout_loss" and row["set"] == "select"}
+    assert min(loss, key=lambda step: loss[step]) > 0
+    assert run.verdict["decision"] == "keep"
+    assert run.verdict["keep_step"] == min(loss, key=lambda step: loss[step])
+    assert run.verdict["keep_step"] in run.verdict["signals"]["indistinguishable_steps"]
+    cosine = {row["step"]: row["value"] for row in rows if row["metric"] == "cosine"}
+    assert cosine[0] == pytest.approx(1)
+    assert cosine[32] < 0.95
+
+
+def test_noise_is_small_and_extraction_certified(run: whatstuck.Run) -> None:
+    for row in run.metrics.to_pylist():
+        if row["metric"] == "noise_floor":
+            assert 0 <= row["value"] < 1e-4
+        if row["metric"] == "gap":
+            assert row["high"] <= 0.01
+
+
+def test_a_second_call_computes_nothing(
+    run: whatstuck.Run, monkeypatch: pytest.MonkeyPatch, tiny_base: Path, tiny_run: Path, tiny_heldout: Path
+) -> None:
+    before = parts(run.path)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded again")
+
+    monkeypatch.setattr("whatstuck.dynamics.tracking.CheckpointedModel", never)
+    whatstuck.track(tiny_base, tiny_run, tiny_heldout, run.path, **SETTINGS)
+    assert parts(run.path) == before
+
+
+def test_rows_checkpoints_and_baselines_extend_a_run(
+    tiny_base: Path, tiny_run: Path, tiny_full_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    some = [tiny_run / "checkpoint-2", tiny_run / "checkpoint-32"]
+    small = whatstuck.track(tiny_base, some, tiny_heldout, tmp_path / "run", **SETTINGS | {"rows": 4})
+    first = small.rows.to_pylist()
+    model = small.manifest["track"]["model"]["name"]
+    big = whatstuck.track(
+        tiny_base,
+        [*some, tiny_run / "checkpoint-8"],
+        tiny_heldout,
+        tmp_path / "run",
+        baseline=[str(tiny_full_run / "checkpoint-32")],
+        **SETTINGS,
+    )
+    assert big.rows.to_pylist()[:4] == first
+    assert big.steps == [0, 2, 8, 32]
+    at_once = whatstuck.track(
+        tiny_base, [*some, tiny_run / "checkpoint-8"], tiny_heldout, tmp_path / "at_once", **SETTINGS
+    )
+    for step in big.steps:
+        name = f"values/{model}/step-{step:06d}.safetensors"
+        tables = []
+        for path in (big.path, at_once.path):
+            with safe_open(path / name, framework="np") as file:
+                tables.append(file.get_tensor("values"))
+        np.testing.assert_array_equal(*tables)
+    gamma = [row for row in big.metrics.to_pylist() if row["metric"] == "gamma"]
+    assert {row["null_kind"] for row in gamma} == {"mismatched_row", "order_stratified"}
+    assert all(0 <= row["value"] <= 1 for row in gamma if row["value"] == row["value"])
+
+
+def test_changed_settings_are_refused_by_name(
+    run: whatstuck.Run, tiny_base: Path, tiny_run: Path, tiny_heldout: Path
+) -> None:
+    with pytest.raises(WhatStuckError, match="seed: 3 before, 4 now"):
+        whatstuck.track(tiny_base, tiny_run, tiny_heldout, run.path, **SETTINGS | {"seed": 4})
+
+
+def test_a_foreign_folder_and_a_second_writer_are_refused(run: whatstuck.Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(WhatStuckError, match="not a run folder"), RunFolder(tmp_path).writing():
+        pass
+    with RunFolder(run.path).writing(), pytest.raises(WhatStuckError, match="another process"):  # noqa: SIM117 - order
+        with RunFolder(run.path).writing():
+            pass
+
+
+def test_full_and_sharded_checkpoints(tiny_base: Path, tiny_full_run: Path, tiny_heldout: Path, tmp_path: Path) -> None:
+    run = whatstuck.track(tiny_base, tiny_full_run, tiny_heldout, tmp_path / "run", **SETTINGS)
+    assert run.steps == [0, 8, 32]
+    assert [entry["kind"] for entry in run.manifest["track"]["checkpoints"]] == ["base", "full", "full"]
+
+
+def test_training_rows_alone_leave_it_to_the_trainers_own_metric(
+    tiny_base: Path, tiny_run: Path, tiny_rows: Path, tmp_path: Path
+) -> None:
+    run = whatstuck.track(tiny_base, tiny_run, tiny_rows, tmp_path / "run", split="train", **SETTINGS)
+    assert "training rows" in " ".join(run.manifest["track"]["warnings"])
+    assert run.verdict["signals"]["metric"] == "eval_loss"
+    assert run.verdict["confidence"] == "low"
+
+
+def test_without_any_heldout_metric_it_cannot_tell(
+    tiny_base: Path, tiny_run: Path, tiny_rows: Path, tmp_path: Path
+) -> None:
+    for step in (1, 32):
+        shutil.copytree(tiny_run / f"checkpoint-{step}", tmp_path / "out" / f"checkpoint-{step}")
+        (tmp_path / "out" / f"checkpoint-{step}" / "trainer_state.json").unlink()
+    run = whatstuck.track(tiny_base, tmp_path / "out", tiny_rows, tmp_path / "run", split="train", **SETTINGS)
+    assert run.verdict["decision"] == "cannot tell"
+    assert run.verdict["keep_step"] is None
+
+
+KILLER = """
+import os, signal, sys
+from whatstuck import runs
+from whatstuck.interactions import coalitions
+
+where, count = sys.argv[1], int(sys.argv[2])
+left = [count]
+
+def counted(function):
+    def call(*arguments, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+
+if where == "write":  # after the bytes, before the rename
+    os.fsync = counted(os.fsync)
+else:
+    coalitions._forward = counted(coalitions._forward)
+sys.argv = ["whatstuck", *sys.argv[3:]]
+from whatstuck.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(
+    run: whatstuck.Run, tiny_base: Path, tiny_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    """Five kills, one after the other, on one run: two inside a write, three inside a forward pass."""
+    flags = [
+        "track",
+        "--model",
+        tiny_base,
+        "--checkpoints",
+        tiny_run,
+        "--data",
+        tiny_heldout,
+        "--out",
+        tmp_path / "run",
+    ]
+    flags += ["--players", "5", "--rows", "6", "--seed", "3", "--json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for where, count in (("forward", 20), ("write", 3), ("forward", 61), ("write", 9), ("forward", 7)):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLER, where, str(count), *map(str, flags)],
+            capture_output=True,
+            env=environment,
+            check=False,
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    finished = subprocess.run(
+        [sys.executable, "-m", "whatstuck", *map(str, flags)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["keep_step"] == run.verdict["keep_step"]
+    assert parts(tmp_path / "run") == parts(run.path)
+    leftovers = [path.name for path in (tmp_path / "run").rglob("*") if path.name.startswith((".tmp", ".step"))]
+    assert not leftovers
