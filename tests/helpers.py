@@ -9,6 +9,7 @@ fine-tuning has something to remove, to keep and to add. Everything is seeded.
 
 import json
 import random
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from whatstuck.models import Checkpoint
 
 FEELINGS = ("glad", "sad", "angry", "worried")
 
@@ -186,3 +189,24 @@ def batches(count: int, size: int, steps: int, seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat([torch.randperm(count, generator=generator) for _ in range(steps * size // count + 1)])
     return list(order[: steps * size].split(size))
+
+
+def probe_logits(model: torch.nn.Module) -> torch.Tensor:
+    """Logits of fixed token ids, float32 (3, 12, vocabulary)."""
+    ids = torch.randint(4, 500, (3, 12), generator=torch.Generator().manual_seed(7))
+    ids[:, 3] = torch.tensor([5, 17, 400])
+    with torch.inference_mode():
+        return model(input_ids=ids, use_cache=False).logits
+
+
+def adapter_at(folder: Path, step: int = 3) -> Checkpoint:
+    """A checkpoint record of an adapter folder."""
+    return Checkpoint(step=step, path=folder, kind="adapter")
+
+
+def copy_with_config(source: Path, target: Path, **changes: object) -> Path:
+    """A copy of a model or adapter folder with changes in its configuration."""
+    shutil.copytree(source, target)
+    file = target / ("adapter_config.json" if (target / "adapter_config.json").exists() else "config.json")
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    return target

@@ -55,6 +55,10 @@ def linear_program(values: np.ndarray, kappa: float) -> float:
     meets = mask[:, None] & mask[None, :]
     effects = np.hstack([meets == mask[None, :], meets != 0]).astype(float)
     target = values[1:] - values[0]
+    scale = np.abs(target).max()
+    if scale == 0:
+        return 0.0
+    target, kappa = target / scale, kappa / scale  # its tolerances are absolute
     result = linprog(
         np.ones(2 * effects.shape[1]),
         A_ub=np.vstack([np.hstack([effects, -effects]), np.hstack([-effects, effects])]),
@@ -62,7 +66,7 @@ def linear_program(values: np.ndarray, kappa: float) -> float:
         method="highs-ipm",
     )
     assert result.success, result.message
-    return result.fun
+    return scale * result.fun
 
 
 def misfit(found: Interactions, values: np.ndarray) -> Tensor:
@@ -85,7 +89,7 @@ def test_small_tables_against_linear_programming(table: tuple[np.ndarray, float]
     values, kappa = table
     found = extract_interactions(values, noise_bound=kappa)
     optimum = linear_program(values[0], kappa)
-    size = np.abs(values).max()
+    size = np.abs(values - values[0, 0]).max()
     tolerance = 1e-6 * optimum + 1e-7 * size  # of the other solver
     assert found.objective[0] <= 1.001 * optimum + tolerance
     assert found.objective[0] >= optimum - tolerance

@@ -242,7 +242,13 @@ def model_names(paths: list[Path]) -> list[str]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of a folder's files and their names, as hex."""
+    """SHA-256 of a file's bytes, or of a folder's files and their names, as hex.
+
+    Raises:
+        WhatStuckError: If there is nothing at the path.
+    """
+    if not path.exists():
+        raise WhatStuckError(f"{path} does not exist: check the path")
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     for file in files:

@@ -28,7 +28,7 @@ def _mass_changes(metrics: pa.Table, setting: str) -> list[str]:
         shrank = [row["step"] for row in rows.to_pylist() if row["high"] < 0]
         if not grew and not shrank:
             sentences.append(
-                f"{subset.capitalize()} mass: no change outside its interval between neighbouring steps; none seen."
+                f"{subset.capitalize()} mass: changes outside its interval between neighbouring checkpoints: none seen."
             )
         for verb, steps in (("grows", grew), ("shrinks", shrank)):
             if steps:

@@ -7,6 +7,7 @@ be written is exchanged for a copy first, the copy is written, and at the end ev
 contents that it had. That also undoes PEFT's wrappers, frozen parameters and changes of the configuration.
 """
 
+import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,15 @@ from whatstuck.models._files import read_json, tensor_shapes, weight_files
 _UNSUPPORTED = ("layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config")
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
 _PREFIX = "base_model.model."
+_EXPECTED = (
+    "`is_gradient_checkpointing` is deprecated",  # PEFT asks transformers for an attribute by its old name
+    # Tied embeddings: every adapted layer gets a copy of its own here, so merging is right.
+    "Model has `tie_word_embeddings=True`",
+    "Model with `tie_word_embeddings=True`",
+    "Input and output embeddings are no longer tied after merging",
+)
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -40,21 +50,21 @@ def folded(model: PreTrainedModel, folder: Path) -> Iterator[PreTrainedModel]:
     contents = _Contents(model)
     try:
         _exchange_for_copies(model, written)
-        with warnings.catch_warnings(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            # Fresh adapters draw random numbers before theirs are loaded: fork, so that nobody else's change.
-            _filter_warnings()
+        # Fresh adapters draw random numbers before theirs are loaded: fork, so that nobody else's change.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), _heard_warnings() as heard:
             try:
                 wrapped = peft.PeftModel.from_pretrained(model, str(folder), torch_device=str(device))
                 for layer in wrapped.modules():
                     if isinstance(layer, peft.tuners.tuners_utils.BaseTunerLayer):
                         _give_own_copies(layer.get_base_layer())
                 merged = wrapped.merge_and_unload(safe_merge=True)
-            except (RuntimeError, ValueError, TypeError, KeyError, IndexError, UserWarning) as error:
-                reason = " ".join(str(error).split())[:300] or type(error).__name__
-                raise WhatStuckError(
-                    f"the adapter {folder} cannot be folded into the base: {reason}; "
-                    "merge it yourself (merge_and_unload) and give the result as a full checkpoint"
-                ) from error
+            except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+                raise _not_foldable(folder, str(error) or type(error).__name__) from error
+        for message in heard:
+            if "missing adapter keys" in message:  # PEFT goes on with random ones
+                raise _not_foldable(folder, message)
+            if not message.startswith(_EXPECTED):
+                logger.warning("%s: %s", folder, message)
         merged.eval()
         yield merged
     finally:
@@ -106,13 +116,21 @@ def _copy(parameter: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(parameter.detach().clone(), requires_grad=False)
 
 
-def _filter_warnings() -> None:
-    warnings.filterwarnings("error", message="Found missing adapter keys")  # it would go on with random ones
-    # Not our doing: PEFT asks transformers for an attribute by its old name.
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-    # Tied embeddings: every adapted layer has a copy of its own here, so merging is right.
-    warnings.filterwarnings("ignore", message=r"Model (has|with) `tie_word_embeddings=True`")
-    warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied after merging")
+@contextmanager
+def _heard_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of a block as text, each once and in one line, filled when the block ends."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield messages
+    messages += dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
+
+
+def _not_foldable(folder: Path, reason: str) -> WhatStuckError:
+    return WhatStuckError(
+        f"the adapter {folder} cannot be folded into the base: {' '.join(reason.split())[:300]}; "
+        "give the base that it was trained on, or the merged model as a full checkpoint"
+    )
 
 
 def _refuse_unsupported(folder: Path) -> None:

@@ -5,7 +5,9 @@ is written out as fp32 safetensors with its tokenizer, in a cache keyed by the f
 else sees an ordinary folder.
 """
 
+import contextlib
 import fcntl
+import io
 import logging
 import os
 import shutil
@@ -65,7 +67,8 @@ def _convert(file: Path, folder: Path) -> None:
         {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
     )
     try:
-        with quiet_transformers():
+        # The bar of the conversion is a plain tqdm on stderr; the log line above has said what happens.
+        with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
             model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, **how)
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
             model.save_pretrained(partial)

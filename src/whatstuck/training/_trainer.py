@@ -7,6 +7,7 @@ resuming needs (optimizer, scheduler, random state: twice the size of the weight
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,17 @@ def make_trainer(
     else:
         model.requires_grad_(requires_grad=True)
     try:
-        trainer = _trainer_class()(
-            model=model,
-            args=arguments,
-            train_dataset=datasets.Dataset.from_list(rows.train),
-            eval_dataset=datasets.Dataset.from_list(rows.evaluation) if rows.evaluation else None,
-            processing_class=tokenizer,
-            peft_config=adapter,
-        )
+        with warnings.catch_warnings():
+            # PEFT asks transformers 5.23 for an old name; nothing that a user could change
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            trainer = _trainer_class()(
+                model=model,
+                args=arguments,
+                train_dataset=datasets.Dataset.from_list(rows.train),
+                eval_dataset=datasets.Dataset.from_list(rows.evaluation) if rows.evaluation else None,
+                processing_class=tokenizer,
+                peft_config=adapter,
+            )
     except ValueError as error:
         raise WhatStuckError(f"TRL refuses this training: {' '.join(str(error).split())}") from error
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to --json

@@ -62,9 +62,9 @@ def train_model(config: TrainConfig | Mapping[str, Any]) -> Path:
         raise WhatStuckError(
             "train runs in one process: start it without a launcher, or give track the checkpoints of your own trainer"
         )
+    base = resolve_model(settings.model).resolve()
+    identity = _identity(settings, base)
     with RunFolder(settings.out).writing():
-        base = resolve_model(settings.model).resolve()
-        identity = _identity(settings, base)
         record = _read_record(settings.out)
         _refuse_changes(settings.out, record, identity)
         if record.get("finished"):

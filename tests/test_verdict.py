@@ -1,0 +1,102 @@
+"""The verdict is honest about what it cannot tell."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from whatstuck.dynamics.heldout import SCHEMA
+from whatstuck.dynamics.records import Recorder
+from whatstuck.dynamics.statements import statements
+from whatstuck.dynamics.verdict import decide, record_heldout
+
+SETTING = "paper kappa=0.05*step"
+
+
+def losses(mean: float, seed: int, rows: int = 60) -> pa.Table:
+    """Rows differ much from each other and little from step to step, as real ones do."""
+    difficulty = np.random.default_rng(0).normal(0, 1, rows)
+    noise = np.random.default_rng(seed).normal(0, 0.05, rows)
+    nll = np.maximum(mean + difficulty + noise, 0.0)
+    return pa.Table.from_pylist(
+        [
+            {"row_id": str(i), "half": ("select", "confirm")[i % 2], "nll": value, "tokens": 1, "correct": value < 1}
+            for i, value in enumerate(nll)
+        ],
+        schema=SCHEMA,
+    )
+
+
+def verdict_of(heldout: dict[int, pa.Table], trainer: dict[str, list[tuple[int, float]]] | None = None) -> dict:
+    recorder = Recorder("model", SETTING)
+    record_heldout(heldout, recorder, seed=0)
+    for step in heldout or (0, 8):
+        recorder.add(step, "scale", "all", (1.0, 1.0, 1.0))
+    return decide(heldout, trainer or {}, recorder.table(), [], seed=0)
+
+
+def test_a_clear_best_step_is_kept_with_confidence() -> None:
+    verdict = verdict_of({0: losses(5, 1), 4: losses(2, 2), 16: losses(3, 3)})
+    assert verdict["keep_step"] == 4
+    assert verdict["confidence"] == "high"
+    assert verdict["signals"]["indistinguishable_steps"] == [4]
+    confirm = verdict["signals"]["confirm"]
+    assert confirm["loss"]["low"] < confirm["loss"]["value"] < confirm["loss"]["high"]
+
+
+def test_steps_that_the_interval_cannot_tell_apart_are_named() -> None:
+    verdict = verdict_of({0: losses(5, 1), 4: losses(2, 2), 8: losses(2.001, 3), 16: losses(3, 4)})
+    assert verdict["signals"]["indistinguishable_steps"] == [4, 8]
+    assert verdict["confidence"] == "medium"
+    assert "cannot tell step" in verdict["reason"]
+
+
+def test_pairing_by_row_sees_what_unpaired_intervals_would_not() -> None:
+    """Rows spread by 1 nat; a shift of 0.1 is lost in that, unless the same rows are compared."""
+    verdict = verdict_of({0: losses(2.1, 1), 4: losses(2.0, 2)})
+    assert verdict["signals"]["indistinguishable_steps"] == [4]
+
+
+def test_the_last_step_being_best_is_said() -> None:
+    assert "training longer" in verdict_of({0: losses(5, 1), 4: losses(2, 2)})["reason"]
+
+
+def test_a_diverged_step_is_left_out() -> None:
+    bad = losses(2, 2).set_column(2, "nll", pa.array([float("nan")] * 60))
+    assert verdict_of({0: losses(5, 1), 4: losses(3, 2), 8: bad})["keep_step"] == 4
+
+
+def test_without_heldout_rows_the_trainers_metric_decides_with_low_confidence() -> None:
+    verdict = verdict_of({}, {"eval_loss": [(0, 3.0), (8, 1.0), (16, 2.0)]})
+    assert (verdict["keep_step"], verdict["confidence"]) == (8, "low")
+
+
+def test_without_anything_it_cannot_tell() -> None:
+    verdict = verdict_of({})
+    assert (verdict["keep_step"], verdict["decision"]) == (None, "cannot tell")
+
+
+@pytest.mark.parametrize(
+    ("relative", "fixed", "expected"),
+    [
+        ((40, 6), (29, 47), "depends on the threshold rule"),
+        ((40, 6), (30, 20), "more was removed than emerged by every way"),
+        ((4, 6), (3, 20), "more emerged than was removed by every way"),
+    ],
+)
+def test_what_holds_under_one_rule_only_is_said(
+    relative: tuple[float, float], fixed: tuple[float, float], expected: str
+) -> None:
+    recorder = Recorder("model", SETTING)
+    for rule, pair in (("relative", relative), ("fixed", fixed)):
+        for name, value in zip(("removed", "emerged"), pair, strict=True):
+            recorder.add(8, "count", name, (value, value, value), rule=rule, tau=0.03)
+    assert expected in " ".join(statements(recorder.table(), SETTING))
+
+
+def test_changes_inside_their_interval_are_none_seen() -> None:
+    recorder = Recorder("model", SETTING)
+    recorder.add(1, "mass_change", "removed", (0.1, -0.1, 0.3))
+    recorder.add(1, "mass_change", "emerged", (0.2, 0.1, 0.3))
+    sentences = statements(recorder.table(), SETTING)
+    assert "Removed mass: changes outside its interval between neighbouring checkpoints: none seen." in sentences
+    assert any(sentence.startswith("Emerged mass grows") and sentence.endswith("step 1.") for sentence in sentences)
