@@ -87,7 +87,6 @@ class FakeRun:
         first, second = self.random.permutation(THINGS)[:2]
         question = f"{one} carries the {first} to {two}, and {two} shows it to {three} by the {second}. Who carries it?"
         prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-        # the longest run of words in order of their places; more players than words are taken from the template
         words = [one, "carries", first, two, "shows", three, second, "Who", "it"][: self.players]
         return prompt, words, str(one)
 
@@ -147,6 +146,8 @@ class FakeRun:
 
     def _add(self, step: int, metric: str, subset: str, value: float, spread: float = 0.0, **more: Any) -> None:
         tau, null = more.pop("tau", None), more.pop("null", ("", NAN, NAN))
+        low = float(value - spread)
+        low = max(low, 0.0) if metric in ("count", "mass", "heldout_accuracy") else low
         self.records.append(
             {
                 "model": MODEL,
@@ -159,7 +160,7 @@ class FakeRun:
                 "baseline": more.pop("baseline", ""),
                 "setting": SETTING if tau is None else f"{SETTING} tau={tau:g}",
                 "value": float(value),
-                "low": float(value - spread) if self.rows > 1 else NAN,
+                "low": low if self.rows > 1 else NAN,
                 "high": float(value + spread) if self.rows > 1 else NAN,
                 "null_kind": null[0],
                 "null_mean": null[1],
@@ -210,8 +211,7 @@ class FakeRun:
         for index, step in enumerate(self.steps):
             effect = effects[index]
             now = np.abs(effect) > tau * scales[index if rule == "relative" else 0]
-            base = now if index == 0 else first
-            first = base
+            base = np.abs(effects[0]) > tau * scales[0]
             preserved = now if preserved is None else preserved & now
             members = {
                 "all": now,
@@ -247,7 +247,6 @@ class FakeRun:
             self._add(step, "rho", subset, rho, 0.06, null=("sign_flip", 0.2, 0.04), **where)
             if self.baseline:
                 for kind, level in (("mismatched_row", 0.18), ("order_stratified", 0.24)):
-                    level += 0.1 * (subset == "preserved")
                     shared = 0.3 + 0.15 * (subset == "preserved") if total else NAN
                     self._add(step, "gamma", subset, shared, 0.05, null=(kind, level, 0.05), baseline=BASELINE, **where)
             if rule != "none":
@@ -281,7 +280,7 @@ class FakeRun:
 
     def _json(self, folder: Path) -> None:
         track = {
-            "settings": {"players": self.players, "mode": "paper", "kappa": 0.05, "template": True},
+            "settings": {"players": self.players, "mode": "paper", "kappa": 0.05, "whole_target": False},
             "model": {
                 "name": MODEL,
                 "path": "/home/me/models/tiny-base",

@@ -160,6 +160,19 @@ def test_changed_settings_are_refused_by_name(
         whatstuck.track(tiny_base, tiny_run, tiny_heldout, run.path, **SETTINGS | {"seed": 4})
 
 
+def test_another_model_is_refused_and_a_known_one_keeps_its_name(
+    run: whatstuck.Run, tiny_base: Path, tiny_run: Path, tiny_full_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WhatStuckError, match="was made for the model"):
+        whatstuck.track(tiny_full_run / "checkpoint-8", tiny_run, tiny_heldout, run.path, **SETTINGS)
+    with pytest.raises(WhatStuckError, match="is the model itself"):
+        whatstuck.track(tiny_base, tiny_run, tiny_heldout, tmp_path / "x", baseline=[str(tiny_base)], **SETTINGS)
+    moved = shutil.copytree(tiny_base, tmp_path / "another-name")
+    before = parts(run.path)
+    whatstuck.track(moved, tiny_run, tiny_heldout, run.path, **SETTINGS)
+    assert parts(run.path) == before
+
+
 def test_a_foreign_folder_and_a_second_writer_are_refused(run: whatstuck.Run, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(WhatStuckError, match="not a run folder"), RunFolder(tmp_path).writing():

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -195,14 +195,6 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], Json]:
         raise WhatStuckError(f"{path} cannot be read ({error}): delete it and run the same command again") from error
 
 
-def get_or_make(path: Path, make: Callable[[Path], None]) -> bool:
-    """Make a part unless it is there. Returns whether it was made."""
-    if path.exists():
-        return False
-    make(path)
-    return True
-
-
 # --- names and hashes
 
 
@@ -224,17 +216,17 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def model_names(paths: list[Path]) -> list[str]:
+def model_names(paths: list[Path], taken: Collection[str] = ()) -> list[str]:
     """Short, distinct, file-safe names for models, from their folder names.
 
-    >>> model_names([Path("a/SmolLM2 135M"), Path("b/SmolLM2 135M")])
-    ['SmolLM2-135M', 'SmolLM2-135M-2']
+    >>> model_names([Path("a/SmolLM2 135M"), Path("b/SmolLM2 135M")], taken={"SmolLM2-135M"})
+    ['SmolLM2-135M-2', 'SmolLM2-135M-3']
     """
     names: list[str] = []
     for path in paths:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "model"
         name, count = stem, 1
-        while name in names:
+        while name in names or name in taken:
             count += 1
             name = f"{stem}-{count}"
         names.append(name)

@@ -69,7 +69,7 @@ class Tracking:
         self.warnings: list[str] = []
         base = resolve_model(settings.model)
         others = [resolve_model(name) for name in settings.baseline]
-        names = model_names([base, *others])
+        names = self._names([base, *others], [settings.model, *settings.baseline])
         checkpoints = find_checkpoints(settings.checkpoints)
         if checkpoints[0].step != 0:
             checkpoints = [Checkpoint(0, base, "base"), *checkpoints]
@@ -95,13 +95,39 @@ class Tracking:
         if settings.dtype != "float32":
             self._warn(f"scored in {settings.dtype}: interactions of order 5 and more are mostly rounding noise")
 
+    def _names(self, models: Sequence[Path], given: Sequence[str]) -> list[str]:
+        """Names of the models: those that the run knows them by, else after what the user calls them.
+
+        Raises:
+            WhatStuckError: If the run was made for another model.
+        """
+        prints = [fingerprint(model) for model in models]
+        if len(set(prints)) < len(prints):
+            raise WhatStuckError("a --baseline is given twice, or is the model itself: give other models")
+        before = self.run.manifest().get("track", {})
+        known = {entry["fingerprint"]: entry["name"] for entry in before.get("baselines", [])}
+        if before:
+            known[before["model"]["fingerprint"]] = before["model"]["name"]
+            if prints[0] != before["model"]["fingerprint"]:
+                raise WhatStuckError(
+                    f"{self.run.path} was made for the model {before['model']['path']}: give that one as --model, "
+                    "or choose another --out"
+                )
+        taken = [known.get(digest) for digest in prints]
+        fresh = iter(
+            model_names(
+                [Path(name) for name, old in zip(given, taken, strict=True) if old is None], taken=set(known.values())
+            )
+        )
+        return [next(fresh) if old is None else old for old in taken]
+
     @staticmethod
     def _subject(name: str, path: Path, checkpoints: tuple[Checkpoint, ...], mask_token: str | None = None) -> Subject:
         tokenizer = load_tokenizer(path)
         if mask_token is None:
             return Subject(name, path, tokenizer, default_mask_token(tokenizer), checkpoints)
         token = tokenizer.convert_tokens_to_ids(mask_token)
-        if tokenizer.convert_ids_to_tokens(token) != mask_token:
+        if not isinstance(token, int) or tokenizer.convert_ids_to_tokens(token) != mask_token:
             raise WhatStuckError(f"--mask-token {mask_token!r} is no token of {name}: give one of its vocabulary")
         return Subject(name, path, tokenizer, token, checkpoints)
 

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from whatstuck.report.figures import SHAPES, outline
-from whatstuck.report.reading import SETS, Stat
-from whatstuck.report.svg import picture, tag
+from whatstuck.report.metrics import Stat
+from whatstuck.report.reading import SETS
+from whatstuck.report.svg import nice_ticks, picture, tag
 from whatstuck.report.words import PLAIN_NAMES, number
 
 Signed = tuple[Stat | None, Stat | None]
 
-_WIDTH, _PANEL, _LEFT, _TOP = 172.0, 78.0, 30.0, 26.0
+_WIDTH, _PANEL, _LEFT, _TOP = 176.0, 86.0, 36.0, 24.0
 
 
 def order_bars(
@@ -20,9 +21,11 @@ def order_bars(
     """Strength of each set at one checkpoint, by order, positive up and negative down.
 
     Args:
+        step: The checkpoint, for the heading.
         strengths: For each set, by order, the statistics `strength_positive` and `strength_negative`.
         orders: Largest order.
         top: Strength at the edge of each panel, the same for every figure that is compared.
+        name: Id of the figure, unlike any other on the page.
         rule: Name of the threshold rule, for the description.
     """
     width = (_WIDTH - _LEFT - 4) / orders
@@ -30,7 +33,7 @@ def order_bars(
     said = []
     for index, subset in enumerate(SETS):
         middle = _TOP + _PANEL * (index + 0.5) + 4
-        reach = (_PANEL - 22) / 2
+        reach = (_PANEL - 24) / 2
         bars: list[Markup] = []
         for order in range(1, orders + 1):
             pair = strengths.get(subset, {}).get(order, (None, None))
@@ -40,11 +43,14 @@ def order_bars(
         up, down = sum(v for v in nets if v > 0), sum(v for v in nets if v < 0)
         said.append(f"{subset} {number(up, signed=True)} and {number(down)}")
         children += [
-            tag("line", x1=_LEFT, x2=_WIDTH - 4, y1=middle, y2=middle, class_="zero"),
-            tag("path", d=outline(SHAPES[subset], (_LEFT + 5, middle - reach - 6)), class_=f"key {subset}"),
-            tag("text", PLAIN_NAMES[subset], x=_LEFT + 13, y=middle - reach - 2, class_="panel-title"),
-            tag("text", number(top, signed=True), x=_LEFT - 4, y=middle - reach + 8, text_anchor="end"),
-            tag("text", number(-top), x=_LEFT - 4, y=middle + reach, text_anchor="end"),
+            *(
+                tag("line", x1=_LEFT, x2=_WIDTH - 4, y1=y, y2=y, class_="zero" if y == middle else "rule")
+                for y in (middle - reach, middle, middle + reach)
+            ),
+            tag("path", d=outline(SHAPES[subset], (_LEFT + 5, middle - reach - 8)), class_=f"key {subset}"),
+            tag("text", PLAIN_NAMES[subset], x=_LEFT + 13, y=middle - reach - 4, class_="panel-title"),
+            tag("text", number(top, signed=True), x=_LEFT - 4, y=middle - reach + 5, text_anchor="end"),
+            tag("text", number(-top), x=_LEFT - 4, y=middle + reach + 3, text_anchor="end"),
             tag("g", *bars, class_=f"series {subset}"),
         ]
     bottom = _TOP + _PANEL * len(SETS) + 12
@@ -91,6 +97,10 @@ def before_after(before: float, after: float, *, category: str, top: float, name
     """One interaction before (hollow) and after (filled), left and right of zero.
 
     Args:
+        before: The interaction at the first checkpoint, in log-odds.
+        after: The interaction at the checkpoint compared.
+        category: CSS class of the colour.
+        name: Id of the figure, unlike any other on the page.
         top: Strength at the edge, the same for all interactions that stand together.
     """
     middle, reach = 100.0, 96.0 / top
@@ -111,7 +121,7 @@ def before_after(before: float, after: float, *, category: str, top: float, name
 
 
 def top_of(strengths: Sequence[Mapping[str, Mapping[int, Signed]]]) -> float:
-    """The largest strength or end of an interval, so that figures share one scale; 1 where there is none."""
+    """A round number above every strength and interval, so that figures share one scale; 1 where there is none."""
     found = [
         abs(value)
         for sets in strengths
@@ -122,4 +132,4 @@ def top_of(strengths: Sequence[Mapping[str, Mapping[int, Signed]]]) -> float:
         for value in (stat.value, stat.low, stat.high)
         if value is not None
     ]
-    return max(found, default=0.0) or 1.0
+    return nice_ticks(0.0, max(found, default=0.0) or 1.0, count=5)[-1]

@@ -6,16 +6,20 @@ colour, and every point says its numbers when pointed at.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from markupsafe import Markup
 
-from whatstuck.report.reading import Stat
+from whatstuck.report.metrics import Stat
 from whatstuck.report.svg import Axis, Point, log_axis, nice_ticks, path, picture, step_axis, tag
 from whatstuck.report.words import measured, number, percent
 
-WIDTH, HEIGHT = 360.0, 232.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 14.0, 34.0, 42.0
+WIDTH, HEIGHT = 360.0, 236.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 38.0, 42.0
 INNER = WIDTH - LEFT - RIGHT
+
+Points = Mapping[Any, Stat]  # by step or by threshold constant: Mapping keeps int and float keys apart
+Scale = Callable[[float], float]
 
 SHAPES = {"removed": "down", "preserved": "square", "emerged": "up", "sign_changed": "diamond"}
 
@@ -33,7 +37,7 @@ class Line:
 
     label: str
     style: str
-    points: Mapping[float, Stat]
+    points: Points
     band: bool = True
 
 
@@ -47,8 +51,9 @@ class Figure:
         text: What the picture shows, for those who do not see it.
         nulls: Bands of chance: (style, statistic by x), the null columns are drawn.
         marked: x that gets a vertical line, with its label.
+        mark: CSS class of that line: `keep` for the kept step, `note` for anything else.
         shaded: x values whose surroundings are shaded.
-        lowest: Values that the y axis must reach, such as 0.
+        reach: Values that the y axis must reach, such as 0.
     """
 
     name: str
@@ -57,8 +62,9 @@ class Figure:
     lines: Sequence[Line]
     share: bool = False
     unit: str = ""
-    nulls: Sequence[tuple[str, Mapping[float, Stat]]] = ()
+    nulls: Sequence[tuple[str, Points]] = ()
     marked: tuple[float, str] | None = None
+    mark: str = "keep"
     shaded: Sequence[float] = ()
     reach: Sequence[float] = field(default=(0.0,))
 
@@ -100,7 +106,7 @@ class Figure:
             seen += [v for s in points.values() for v in (s.null_low, s.null_high) if v is not None]
         return (min(seen), max(seen)) if seen else (0.0, 1.0)
 
-    def _shade(self, axis: Axis, x_of: Callable[[float], float]) -> Markup:
+    def _shade(self, axis: Axis, x_of: Scale) -> Markup:
         """A strip around each x, halfway to its neighbours."""
         values = list(axis.values)
         strips = []
@@ -115,7 +121,7 @@ class Figure:
                 )
         return Markup("").join(strips)
 
-    def _mark(self, x_of: Callable[[float], float]) -> Markup:
+    def _mark(self, x_of: Scale) -> Markup:
         if self.marked is None:
             return Markup("")
         x, label = x_of(self.marked[0]), self.marked[1]
@@ -124,11 +130,11 @@ class Figure:
             "g",
             tag("line", x1=x, x2=x, y1=TOP - 10, y2=HEIGHT - BOTTOM),
             tag("text", label, x=x + shift, y=TOP - 3, text_anchor=anchor),
-            class_="mark",
+            class_=f"mark {self.mark}",
         )
 
 
-def _grid(ticks: Sequence[float], y_of: Callable[[float], float], *, share: bool) -> Markup:
+def _grid(ticks: Sequence[float], y_of: Scale, *, share: bool) -> Markup:
     show = percent if share else number
     lines = [
         tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y_of(tick), y2=y_of(tick), class_="zero" if tick == 0 else "rule")
@@ -140,7 +146,7 @@ def _grid(ticks: Sequence[float], y_of: Callable[[float], float], *, share: bool
     return tag("g", *lines, *labels, class_="axis")
 
 
-def _steps(axis: Axis, x_of: Callable[[float], float]) -> Markup:
+def _steps(axis: Axis, x_of: Scale) -> Markup:
     base = HEIGHT - BOTTOM
     ticks = [tag("line", x1=x_of(x), x2=x_of(x), y1=base, y2=base + 4, class_="tick") for x in axis.values]
     labels = [tag("text", label, x=x_of(x), y=base + 17, text_anchor="middle") for x, label in axis.labels]
@@ -148,9 +154,7 @@ def _steps(axis: Axis, x_of: Callable[[float], float]) -> Markup:
     return tag("g", *ticks, *labels, title, class_="axis")
 
 
-def _null(
-    style: str, points: Mapping[float, Stat], x_of: Callable[[float], float], y_of: Callable[[float], float]
-) -> Markup:
+def _null(style: str, points: Points, x_of: Scale, y_of: Scale) -> Markup:
     known = [
         (x_of(x), y_of(stat.null_low), y_of(stat.null_high))
         for x, stat in sorted(points.items())
@@ -164,9 +168,7 @@ def _null(
     return tag("path", d=_area(known), class_=f"null {style}")
 
 
-def _line(
-    line: Line, x_of: Callable[[float], float], y_of: Callable[[float], float], *, unit: str, share: bool
-) -> Markup:
+def _line(line: Line, x_of: Scale, y_of: Scale, *, unit: str, share: bool) -> Markup:
     points = [(x, stat) for x, stat in sorted(line.points.items()) if stat.value is not None]
     if not points:
         return Markup("")

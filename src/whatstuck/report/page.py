@@ -24,16 +24,17 @@ class Section:
     """One part of the page; its template is `templates/NAME.html.j2`, its variables what `build` returns."""
 
     name: str
+    short: str
     title: str
     build: Callable[..., dict[str, Any]]
 
 
 SECTIONS = (
-    Section("verdict", "Which checkpoint to keep", verdict.build),
-    Section("changes", "What was removed, kept and added", changes.build),
-    Section("ratios", "Does it cancel, is it shared?", ratios.build),
-    Section("prompt", "One prompt taken apart", prompt.build),
-    Section("trust", "How far to trust this page", trust.build),
+    Section("verdict", "Verdict", "Which checkpoint to keep", verdict.build),
+    Section("changes", "Changes", "What was removed, kept and added", changes.build),
+    Section("ratios", "Cancelled, shared", "Does it cancel, is it shared?", ratios.build),
+    Section("prompt", "One prompt", "One prompt taken apart", prompt.build),
+    Section("trust", "Trust", "How far to trust this page", trust.build),
 )
 
 

@@ -4,39 +4,19 @@ The page does no statistics, so this is a reader and nothing else. It does not i
 on a machine that could never have made it.
 """
 
-import json
-import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from whatstuck.errors import WhatStuckError
+from whatstuck.report.files import read_columns, read_json, read_records
+from whatstuck.report.metrics import Metrics, known, read_metrics
 
 FORMAT_VERSION = 1
-MAIN_TAU = 0.03
 SETS = ("removed", "preserved", "emerged")
-
-_TAU = re.compile(r"^(.*?) ?\btau=([0-9.eE+-]+)$")
-_NOISE = " noise-perturbed"
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """One statistic: value, 95 % interval and null; None where it is not known."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    null_kind: str = ""
-    null_mean: float | None = None
-    null_low: float | None = None
-    null_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,57 +40,6 @@ class Row:
     target: str
     players: tuple[tuple[int, int, str], ...]
     source_index: int
-
-
-Key = tuple[str, str, str, int, str, float | None, str]
-
-
-@dataclass(slots=True)
-class Metrics:
-    """metrics.parquet of the model under study, for one extraction setting."""
-
-    setting: str = ""
-    other_settings: tuple[str, ...] = ()
-    _cells: dict[Key, dict[int, list[Stat]]] = field(default_factory=dict)
-
-    def series(
-        self,
-        metric: str,
-        subset: str = "all",
-        *,
-        kind: str = "both",
-        order: int = 0,
-        rule: str = "none",
-        tau: float = MAIN_TAU,
-        baseline: str = "",
-        null: str = "",
-    ) -> dict[int, Stat]:
-        """A statistic by step, steps ascending; only those whose value is known.
-
-        Args:
-            null: Which of several nulls to bring along; the first one if empty.
-        """
-        where = (metric, subset, kind, order, rule, None if rule == "none" else tau, baseline)
-        found: dict[int, Stat] = {}
-        for step, stats in sorted(self._cells.get(where, {}).items()):
-            fitting = [stat for stat in stats if not null or stat.null_kind == null]
-            if fitting and fitting[0].value is not None:
-                found[step] = fitting[0]
-        return found
-
-    def everywhere(self, metric: str) -> list[Stat]:
-        """Every known value of a metric, whatever its set, rule or step."""
-        cells = (cell for key, cell in self._cells.items() if key[0] == metric)
-        return [stat for cell in cells for stats in cell.values() for stat in stats if stat.value is not None]
-
-    def taus(self, rule: str) -> list[float]:
-        """The threshold constants c for which counts were taken."""
-        found = {key[5] for key in self._cells if key[0] == "count" and key[4] == rule and key[5] is not None}
-        return sorted(found)
-
-    def baselines(self) -> list[str]:
-        """The models that gamma was measured against."""
-        return sorted({key[6] for key in self._cells if key[0] == "gamma" and key[6]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +99,7 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise WhatStuckError(f"{folder} is not a folder: give the run folder that `whatstuck track --out` wrote")
-    manifest = _json(folder / "run.json")
+    manifest = read_json(folder / "run.json")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise WhatStuckError(
             f"{folder / 'run.json'} has format_version {manifest.get('format_version')!r}, this version reads "
@@ -186,8 +115,8 @@ def read_run(folder: Path) -> Run:
         ) from error
     if not steps:
         raise WhatStuckError(f"{folder / 'run.json'} lists no checkpoints: run `whatstuck track` again")
-    verdict = _json(folder / "verdict.json")
-    metrics = _metrics(folder / "metrics.parquet", model)
+    verdict = read_json(folder / "verdict.json")
+    metrics = read_metrics(folder / "metrics.parquet", model)
     compared = {steps[0], _compared(_whole(verdict.get("keep_step")), steps)}
     return Run(
         name=folder.resolve().name,
@@ -213,93 +142,6 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WhatStuckError(
-            f"{path} is missing: not a run folder, or not finished; run `whatstuck track` again with the same --out"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise WhatStuckError(f"{path} cannot be read as JSON ({error}): run `whatstuck track` again") from error
-    if not isinstance(content, dict):
-        raise WhatStuckError(f"{path} holds no JSON object: run `whatstuck track` again")
-    return content
-
-
-def _table(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns)
-    except FileNotFoundError as error:
-        raise WhatStuckError(
-            f"{path} is missing: the run is not finished; run `whatstuck track` again with the same --out"
-        ) from error
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise WhatStuckError(
-            f"{path} is damaged or of another version ({reason}): delete it, run `whatstuck track` again"
-        ) from error
-
-
-def _records(path: Path, columns: list[str]) -> list[dict[str, Any]]:
-    # pyarrow skips unknown names silently when some are found, so ask for each
-    table = _table(path, columns)
-    missing = sorted(set(columns) - set(table.column_names))
-    if missing:
-        raise WhatStuckError(
-            f"{path} lacks the columns {', '.join(missing)}: it was written by another version; run `whatstuck track` again"
-        )
-    records: list[dict[str, Any]] = table.to_pylist()
-    return records
-
-
-def _known(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _split_tau(setting: str) -> tuple[str, float | None]:
-    """Extraction setting and the constant c of its threshold.
-
-    >>> _split_tau("paper kappa=0.05*step tau=0.03")
-    ('paper kappa=0.05*step', 0.03)
-    >>> _split_tau("paper kappa=0.05*step")
-    ('paper kappa=0.05*step', None)
-    """
-    match = _TAU.match(setting)
-    return (match[1], float(match[2])) if match else (setting, None)
-
-
-def _metrics(path: Path, model: str) -> Metrics:
-    numbers = ["value", "low", "high", "null_mean", "null_low", "null_high"]
-    names = ["model", "step", "metric", "set", "kind", "order", "threshold_rule", "baseline", "setting", "null_kind"]
-    records = [record for record in _records(path, names + numbers) if record["model"] == model]
-    settings = _settings(record["setting"] for record in records)
-    metrics = Metrics(setting=settings[0] if settings else "", other_settings=tuple(settings[1:]))
-    for record in records:
-        setting, tau = _split_tau(record["setting"] or "")
-        if setting not in ("", metrics.setting):
-            continue
-        key: Key = (
-            record["metric"],
-            record["set"],
-            record["kind"],
-            record["order"],
-            record["threshold_rule"],
-            tau,
-            record["baseline"] or "",
-        )
-        value, low, high, *null = (_known(record[name]) for name in numbers)
-        stat = Stat(value, low, high, record["null_kind"] or "", *null)
-        metrics._cells.setdefault(key, {}).setdefault(record["step"], []).append(stat)  # noqa: SLF001 - its only writer
-    return metrics
-
-
-def _settings(names: Iterable[str | None]) -> list[str]:
-    """Extraction settings in order of appearance; the first is the one that the page shows."""
-    plain = (_split_tau(name or "")[0] for name in names)
-    return [name for name in dict.fromkeys(plain) if name and not name.endswith(_NOISE)]
-
-
 def _rows(path: Path) -> tuple[Row, ...]:
     columns = ["row_id", "prompt", "target_text", "players", "source_index"]
     return tuple(
@@ -310,7 +152,7 @@ def _rows(path: Path) -> tuple[Row, ...]:
             players=tuple((player["start"], player["end"], player["text"]) for player in record["players"] or ()),
             source_index=record["source_index"],
         )
-        for record in _records(path, columns)
+        for record in read_records(path, columns)
     )
 
 
@@ -319,10 +161,10 @@ def _effects(path: Path, setting: str) -> dict[str, tuple[Effect, ...]]:
     if not path.exists():
         return {}
     by_row: dict[str, list[Effect]] = {}
-    for record in _records(path, ["row_id", "setting", "kind", "mask", "order", "value", "low", "high"]):
-        value = _known(record["value"])
+    for record in read_records(path, ["row_id", "setting", "kind", "mask", "order", "value", "low", "high"]):
+        value = known(record["value"])
         if record["setting"] == setting and value is not None:
-            low, high = _known(record["low"]), _known(record["high"])
+            low, high = known(record["low"]), known(record["high"])
             effect = Effect(record["kind"], record["mask"], record["order"], value, low, high)
             by_row.setdefault(record["row_id"], []).append(effect)
     return {row_id: tuple(effects) for row_id, effects in by_row.items()}
@@ -332,5 +174,5 @@ def _heldout_rows(folder: Path) -> dict[str, int]:
     parts = sorted(folder.glob("step-*.parquet"))
     if not parts:
         return {}
-    counted = pc.value_counts(_table(parts[-1], ["half"]).column("half").combine_chunks())
+    counted = pc.value_counts(read_columns(parts[-1], ["half"]).column("half").combine_chunks())
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 Child = str | Markup
 Point = tuple[float, float]
 
-LETTER = 6.4  # width of a digit at the figures' font size, generously
+LETTER = 7.4  # width of a digit at the figures' font size, generously
 
 
 def tag(name: str, *children: Child, **attributes: str | float | None) -> Markup:
@@ -35,8 +35,7 @@ def tag(name: str, *children: Child, **attributes: str | float | None) -> Markup
 def picture(width: float, height: float, *children: Child, name: str, title: str, text: str) -> Markup:
     """An `<svg>` that scales, with a title and a description for those who do not see it.
 
-    Args:
-        name: Id of the figure, unlike any other on the page.
+    `name` is the id of the figure, unlike any other on the page.
     """
     return tag(
         "svg",

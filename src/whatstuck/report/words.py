@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from whatstuck.report.reading import Stat
+from whatstuck.report.metrics import Stat
 
 UNKNOWN = "not known"
 PLAIN_NAMES = {
@@ -46,13 +46,13 @@ def number(value: float | None, *, signed: bool = False) -> str:
 def percent(value: float | None) -> str:
     """A share in percent.
 
-    >>> [percent(x) for x in (0.0, 0.0042, 0.49, 1.0, None)]
-    ['0 %', '0.42 %', '49 %', '100 %', 'not known']
+    >>> [percent(x) for x in (0.0, 0.0042, 0.021, 0.49, 1.0, None)]
+    ['0 %', '0.42 %', '2.1 %', '49 %', '100 %', 'not known']
     """
     if value is None or not math.isfinite(value):
         return UNKNOWN
     size = abs(value) * 100
-    text = f"{size:.0f}" if size >= 10 else number(size)  # noqa: PLR2004 - two digits from ten on
+    text = f"{size:.0f}" if size >= 10 else f"{size:.1f}".removesuffix(".0") if size >= 1 else number(size)  # noqa: PLR2004 - two digits
     return ("−" if value < 0 and text != "0" else "") + f"{text} %"
 
 
@@ -106,18 +106,29 @@ def mass_changes(changes: Mapping[int, Stat], steps: Sequence[int], subset: str)
     known = {step: stat for step, stat in changes.items() if step in before and stat.low is not None}
     if not known:
         return f"{subset.capitalize()} mass: no interval for its changes (it takes two checkpoints and two rows)."
-    moves: dict[str, list[str]] = {"rises": [], "falls": []}
-    for step, stat in known.items():
-        if stat.low is not None and stat.low > 0:
-            moves["rises"].append(f"{before[step]} → {step}")
-        elif stat.high is not None and stat.high < 0:
-            moves["falls"].append(f"{before[step]} → {step}")
-    parts = [f"{verb} between steps {listed(pairs)}" for verb, pairs in moves.items() if pairs]
+    rises = [(before[step], step) for step, stat in known.items() if stat.low is not None and stat.low > 0]
+    falls = [(before[step], step) for step, stat in known.items() if stat.high is not None and stat.high < 0]
+    moves = (("rises", rises), ("falls", falls))
+    parts = [f"{verb} over steps {listed(_chained(pairs))}" for verb, pairs in moves if pairs]
     if not parts:
         return f"Changes of {subset} mass outside their interval, between any two checkpoints: none seen."
-    seen = sum(len(pairs) for pairs in moves.values())
-    rest = "" if seen == len(known) else "; elsewhere none seen"
-    return f"{subset.capitalize()} mass {listed(parts)}, outside its interval{rest}."
+    rest = "" if len(rises) + len(falls) == len(known) else "; elsewhere none seen"
+    return f"{subset.capitalize()} mass {listed(parts)}, each time outside its interval{rest}."
+
+
+def _chained(pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """Steps that follow each other, written as one chain; an arrow stays on the line of the step before it.
+
+    >>> [" ".join(chain.split()) for chain in _chained([(0, 1), (1, 2), (8, 16)])]
+    ['0 → 1 → 2', '8 → 16']
+    """
+    chains: list[list[int]] = []
+    for start, end in pairs:
+        if chains and chains[-1][-1] == start:
+            chains[-1].append(end)
+        else:
+            chains.append([start, end])
+    return ["\xa0→ ".join(str(step) for step in chain) for chain in chains]
 
 
 def larger(removed: Stat | None, emerged: Stat | None) -> str:
@@ -203,24 +214,30 @@ def pushes(words: Sequence[str], kind: str, before: float, after: float, categor
         after: The interaction at the checkpoint compared.
         category: `removed`, `preserved`, `emerged` or `sign_changed`.
     """
-    several = len(words) > 1
-    if not several:
-        subject, plural = quoted(words, last="and") + Markup(" alone"), False
-    elif kind == "and":
-        subject, plural = Markup("together, ") + quoted(words, last="and"), True
-    else:
-        subject, plural = Markup("any one of ") + quoted(words, last="or"), False
-    now = escape(f"{'push' if plural else 'pushes'} {_towards(after)} by {number(after, signed=True)} log-odds")
-    past = escape(f"pushed {_towards(before)} by {number(before, signed=True)}")
+    subject, verb = _subject(words, kind)
+    now = _pushed(f"{verb} {_towards(after)}", after)
+    past = _pushed(f"pushed {_towards(before)}", before)
     if category == "removed":
-        text = Markup("before training, {} {} log-odds; now {}").format(subject, past, _little(after))
+        text = Markup("before training, {} {}; now {}").format(subject, past, _little(after))
     elif category == "emerged":
         text = Markup("{} {}; before training {}").format(subject, now, _little(before))
     elif category == "sign_changed":
-        text = Markup("{} {}; before training this {}").format(subject, now, past)
+        text = Markup("{} {}; before training {}").format(subject, now, past)
     else:
-        text = Markup("{} {}, {} before training").format(subject, now, number(before, signed=True))
-    return Markup(text[:1].upper() + text[1:]) + "."  # noqa: S704 - escaped above; capitals need the first letter
+        text = Markup("{} {}; before training {}").format(subject, now, number(before, signed=True))
+    return text[:1].upper() + text[1:] + "."
+
+
+def _subject(words: Sequence[str], kind: str) -> tuple[Markup, str]:
+    if len(words) == 1:
+        return quoted(words, last="") + " alone", "pushes"
+    if kind == "and":
+        return Markup("together, ") + quoted(words, last="and"), "push"
+    return Markup("any one of ") + quoted(words, last="or"), "pushes"
+
+
+def _pushed(what: str, value: float) -> str:
+    return f"{what} ({number(value, signed=True)} log-odds)"
 
 
 def _towards(value: float) -> str:

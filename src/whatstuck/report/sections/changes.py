@@ -7,7 +7,8 @@ from markupsafe import Markup
 
 from whatstuck.report.bars import Signed, order_bars, top_of
 from whatstuck.report.figures import Figure, Line
-from whatstuck.report.reading import SETS, Run, Stat
+from whatstuck.report.metrics import Stat
+from whatstuck.report.reading import SETS, Run
 from whatstuck.report.words import RULES, larger, listed, mass_changes, measured, number, rules_agree
 
 MOST_BARS = 8
@@ -90,17 +91,17 @@ def _counts(run: Run) -> list[Markup]:
 def _table(run: Run) -> list[dict[str, Any]]:
     """Removed, preserved and emerged at the last step, in every way of counting them."""
     rows = []
-    for name, metric, rule, unit in (
-        ("Mass, no threshold", "mass", "none", "log-odds"),
-        ("Mass, common gain taken out", "mass_gain", "none", "log-odds"),
-        ("Number, relative threshold", "count", "relative", ""),
-        ("Number, fixed threshold", "count", "fixed", ""),
+    for name, metric, rule in (
+        ("Mass in log-odds", "mass", "none"),
+        ("Mass, common gain taken out", "mass_gain", "none"),
+        ("Number, relative threshold", "count", "relative"),
+        ("Number, fixed threshold", "count", "fixed"),
     ):
         stats = {subset: run.metrics.series(metric, subset, rule=rule).get(run.last) for subset in SETS}
         if any(stats.values()):
             relation = larger(stats["removed"], stats["emerged"])
             verdict = {"removed": "removed", "emerged": "emerged", "unclear": "intervals overlap"}.get(relation, "")
-            cells = [(measured(stat, unit), _chance(stat)) for stat in stats.values()]
+            cells = [(measured(stat), _chance(stat)) for stat in stats.values()]
             rows.append({"name": name, "cells": cells, "larger": verdict})
     return rows
 
@@ -127,8 +128,8 @@ def _plain(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _shown_steps(run: Run) -> list[int]:
-    """All steps but the first, thinned to the ends, the kept one and evenly spread others if there are many."""
-    steps = list(run.steps[1:])
+    """All steps, thinned to the ends, the kept one and evenly spread others if there are many."""
+    steps = list(run.steps)
     if len(steps) <= MOST_BARS:
         return steps
     spread = {round(index * (len(steps) - 1) / (MOST_BARS - 2)) for index in range(MOST_BARS - 1)}
@@ -188,7 +189,7 @@ def _taus(run: Run) -> list[Markup]:
             title = f"Number at step {run.last}, {RULES[rule]}"
             marked = (0.03, "c = 0.03") if 0.03 in taus else None  # noqa: PLR2004 - the page's main threshold
             words = _ends(lines, "", marked[0] if marked else taus[0])
-            figure = Figure(f"tau-{rule}", title, words, lines, marked=marked, reach=(0.0, top))
+            figure = Figure(f"tau-{rule}", title, words, lines, marked=marked, mark="note", reach=(0.0, top))
             figures.append(figure.over_tau(taus))
     return figures
 

@@ -6,7 +6,8 @@ from typing import Any
 from markupsafe import Markup
 
 from whatstuck.report.bars import before_after
-from whatstuck.report.reading import MAIN_TAU, Effect, Row, Run
+from whatstuck.report.metrics import MAIN_TAU
+from whatstuck.report.reading import Effect, Row, Run
 from whatstuck.report.words import PLAIN_NAMES, number, pushes
 
 MOST_ROWS = 3
@@ -82,7 +83,7 @@ def _taken_apart(run: Run, row: Row, rank: int, taus: tuple[float, float, float]
                 "sentence": pushes(_named(words, mask), kind, old, new, category),
                 "category": category,
                 "label": PLAIN_NAMES[category],
-                "kind": "any of" if kind == "or" else "alone" if mask.bit_count() == 1 else "all of",
+                "kind": "one word" if mask.bit_count() == 1 else kind.upper(),
                 "range": _range(after.get((kind, mask))),
                 "otherwise": _otherwise(category, relatively),
                 "figure": before_after(old, new, category=category, top=top, name=f"row-{rank}-{index}"),

@@ -1,13 +1,14 @@
 """rho and gamma beside what chance alone gives: a ratio without its null says little."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from whatstuck.report.figures import Figure, Line
-from whatstuck.report.reading import SETS, Run, Stat
+from whatstuck.report.metrics import Stat
+from whatstuck.report.reading import SETS, Run
 from whatstuck.report.words import GAMMA_WORDS, RHO_WORDS, RULES, against_null, measured
 
 FOUR = ("all", *SETS)
@@ -62,8 +63,9 @@ class _Ratio:
     def panels(self, name: str) -> list[Markup]:
         """One panel per set, without a threshold, all with the same scale."""
         figures = []
-        for subset in FOUR:
-            points = self._series(subset)
+        drawn = {subset: (self._series(subset), self._nulls(subset)) for subset in FOUR}
+        top = _highest(drawn.values())
+        for subset, (points, nulls) in drawn.items():
             if points:
                 last = max(points)
                 figure = Figure(
@@ -71,9 +73,9 @@ class _Ratio:
                     title=subset.capitalize(),
                     text=f"{self.metric} of {subset} at step {last}: {measured(points[last], share=True)}.",
                     lines=[Line(f"{self.metric} of {subset}", subset, points)],
-                    nulls=self._nulls(subset),
+                    nulls=nulls,
                     share=True,
-                    reach=(0.0, 1.0),
+                    reach=(0.0, top),
                 )
                 figures.append(figure.over_steps(self.run.steps))
         return figures
@@ -100,6 +102,15 @@ class _Ratio:
                     shown = [measured(_chance(null), share=True) for null in nulls]
                     lines.append({"rule": name, "set": subset, "value": measured(stat, share=True), "nulls": shown})
         return lines
+
+
+def _highest(drawn: Iterable[tuple[dict[int, Stat], list[tuple[str, dict[int, Stat]]]]]) -> float:
+    """The upper end of everything that the panels draw, so that they share one scale."""
+    found = [0.0]
+    for points, nulls in drawn:
+        found += [value for stat in points.values() for value in (stat.value, stat.high) if value is not None]
+        found += [stat.null_high for _, band in nulls for stat in band.values() if stat.null_high is not None]
+    return max(found)
 
 
 def _chance(stat: Stat | None) -> Stat | None:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from whatstuck.report.reading import MAIN_TAU, Run, Stat
-from whatstuck.report.words import counted, listed, measured, number, percent
+from whatstuck.report.metrics import MAIN_TAU, Stat
+from whatstuck.report.reading import Run
+from whatstuck.report.words import counted, listed, number, percent
 
 FEW_ROWS = 30
 LOOSE_GAP = 0.01
@@ -29,8 +30,10 @@ GLOSSARY = (
     ("emerged", "salient now, but not at every checkpoint so far."),
     (
         "mass removed, preserved, emerged",
-        "the same without a threshold: of |I| at step 0 and now, the smaller is preserved if the signs agree, "
-        "the rest of the first is removed, the rest of the second has emerged.",
+        (
+            "the same without a threshold: of |I| at step 0 and now, the smaller is preserved if the signs agree, "
+            "the rest of the first is removed, the rest of the second has emerged."
+        ),
     ),
     ("rho", "|sum of interactions| / sum of |interactions|: 100 % if none cancels another."),
     ("gamma", "share of strength that another model's interactions have too, with the same sign."),
@@ -109,22 +112,27 @@ def _noise(run: Run) -> list[dict[str, str]]:
     base = run.metrics.series("scale").get(run.before)
     tau = MAIN_TAU * base.value if base is not None and base.value is not None else None
     beside = f"; the fixed threshold is {number(tau)} log-odds" if tau is not None else ""
+    # an interaction adds up 2^k scores, which takes noise sigma to 2^(k/2) sigma
     below = tau is None or (floor.value or 0.0) < tau / 2 ** (run.players / 2)
     checks = [
         _check(
             "Noise of the scores",
-            f"The same scores in other batches differ by {number(floor.value)} log-odds at most{beside}.",
+            f"Numerical noise moves a score by about {number(floor.value)} log-odds{beside}.",
             fine=below,
         )
     ]
     made, flipped = (_worst(run.metrics.everywhere(f"salient_{name}_noise")) for name in ("from", "flipped_by"))
     if made is not None and flipped is not None:
         sentence = (
-            f"Noise of that size alone gives {measured(made)} salient interactions per row, and moves "
-            f"{measured(flipped)} across the threshold."
+            f"Noise of that size alone makes {number(made.value)} interactions per row salient{_at_most(made)} and moves "
+            f"{number(flipped.value)} across the threshold{_at_most(flipped)}."
         )
         checks.append(_check("Noise in the interactions", sentence, fine=max(made.value or 0, flipped.value or 0) < 1))
     return checks
+
+
+def _at_most(stat: Stat) -> str:
+    return f" ({number(stat.high)} at most)" if stat.high is not None else ""
 
 
 def _rows(run: Run) -> dict[str, str]:
@@ -138,7 +146,7 @@ def _rows(run: Run) -> dict[str, str]:
 def _skipped(run: Run) -> dict[str, str]:
     skipped: Mapping[str, int] = run.track.get("skipped") or {}
     if not any(skipped.values()):
-        return _check("Rows passed over", "None.", fine=True)
+        return _check("Rows passed over", "No row.", fine=True)
     reasons = listed(f"{count} ({reason})" for reason, count in skipped.items() if count)
     return _check("Rows passed over", f"{reasons}.", fine=sum(skipped.values()) <= len(run.rows))
 
@@ -151,6 +159,7 @@ def _made(run: Run) -> list[tuple[str, str]]:
     pairs = [
         ("Model", str(model["name"])),
         ("Masked words become", f"the token {mask!r}" if mask is not None else ""),
+        ("Scored", _scored(track.get("settings") or {})),
         ("Data", _data(data)),
         ("Extraction", run.metrics.setting),
         ("Other extractions in this run", listed(run.metrics.other_settings)),
@@ -160,6 +169,12 @@ def _made(run: Run) -> list[tuple[str, str]]:
         ("Took", f"{number(track['seconds'])} s" if isinstance(track.get("seconds"), int | float) else ""),
     ]
     return [(name, value) for name, value in pairs if value]
+
+
+def _scored(settings: Mapping[str, Any]) -> str:
+    if "whole_target" not in settings:
+        return ""
+    return "log-odds of the whole answer" if settings["whole_target"] else "log-odds of the answer's first token"
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 from markupsafe import Markup
 
 from whatstuck.report.figures import Figure, Line
-from whatstuck.report.reading import Run, Stat
+from whatstuck.report.metrics import Stat, known
+from whatstuck.report.reading import Run
 from whatstuck.report.words import counted, listed, measured
 
 CONFIDENCE = {"low": "low confidence", "medium": "medium confidence", "high": "high confidence"}
@@ -18,7 +19,11 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
     signals = verdict.get("signals") or {}
     keeps = verdict.get("decision") == "keep" and run.kept is not None
     close = [step for step in signals.get("indistinguishable_steps") or [] if step in run.steps]
-    checkpoint = next((c for c in run.track["checkpoints"] if c.get("step") == run.kept), {})
+    measured_here = _curves(run, close if keeps else [])
+    logged = _trainer(run)
+    # without rows of our own, what the trainer logged is the curve that the verdict rests on
+    borrowed = [figure for name, figure in logged if name == "eval_loss"] if not measured_here else []
+    checkpoint: dict[str, Any] = next((c for c in run.track["checkpoints"] if c.get("step") == run.kept), {})
     return {
         "keeps": keeps,
         "headline": _headline(run, keeps=keeps),
@@ -26,7 +31,8 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
         "reason": verdict.get("reason") or "No reason is recorded.",
         "confidence": CONFIDENCE.get(str(verdict.get("confidence")), ""),
         "stop": _stop(verdict.get("stop_step"), run),
-        "figures_shown": _curves(run, close if keeps else []),
+        "figures_shown": measured_here or borrowed,
+        "borrowed": bool(borrowed),
         "close": listed(close) if keeps and len(close) > 1 else "",
         "confirm": _confirm(run) if keeps else [],
         "confirm_rows": run.heldout_rows.get("confirm"),
@@ -37,7 +43,7 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
             for name, rule in (verdict.get("other_rules") or {}).items()
             if isinstance(rule, dict)
         ],
-        "trainer": _trainer(run),
+        "trainer": [figure for _, figure in logged if figure not in borrowed],
         "facts": [
             counted(len(run.steps), "checkpoint"),
             counted(len(run.rows), "probed row"),
@@ -66,7 +72,6 @@ def _last_part(path: object) -> str:
 
 
 def _curves(run: Run, close: list[int]) -> list[Markup]:
-    marked = (float(run.kept), f"keep {run.kept}") if run.kept in run.steps and run.kept is not None else None
     figures = []
     for metric, title, unit, share in (
         ("heldout_loss", "Held-out loss, nats per token", "nats", False),
@@ -83,12 +88,15 @@ def _curves(run: Run, close: list[int]) -> list[Markup]:
                 lines=[Line(title, "main", points)],
                 share=share,
                 unit=unit,
-                marked=marked,
+                marked=_mark(run, points),
                 shaded=close,
-                reach=(0.0,),
             )
             figures.append(figure.over_steps(run.steps))
     return figures
+
+
+def _mark(run: Run, points: Mapping[int, Stat]) -> tuple[float, str] | None:
+    return (float(run.kept), f"keep {run.kept}") if run.kept is not None and run.kept in points else None
 
 
 def _span(points: Mapping[int, Stat], unit: str, *, share: bool) -> str:
@@ -111,12 +119,12 @@ def _confirm(run: Run) -> list[tuple[str, str, str]]:
     return lines
 
 
-def _trainer(run: Run) -> list[Markup]:
+def _trainer(run: Run) -> list[tuple[str, Markup]]:
     """Held-out metrics that the trainer logged by itself, on its own rows."""
     logged = run.track.get("trainer_state") or {}
     figures = []
     for index, (name, pairs) in enumerate(sorted(logged.items())):
-        points = {int(step): Stat(float(value)) for step, value in pairs if value is not None}
+        points = {int(step): Stat(float(value)) for step, value in pairs if known(value) is not None}
         if points:
             title = f"{name}, as the trainer logged it"
             figure = Figure(
@@ -124,7 +132,8 @@ def _trainer(run: Run) -> list[Markup]:
                 title=title,
                 text=f"{title}: {_span(points, '', share=False)}.",
                 lines=[Line(name, "main", points)],
-                reach=(),
+                marked=_mark(run, points) if name == "eval_loss" else None,
+                reach=(0.0,) if min(stat.value or 0.0 for stat in points.values()) >= 0 else (),
             )
-            figures.append(figure.over_steps(sorted(points)))
+            figures.append((name, figure.over_steps(sorted(points))))
     return figures
