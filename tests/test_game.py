@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+import torch
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, MambaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from whatstuck import LanguageModelGame, WhatStuckError
 
@@ -50,8 +51,6 @@ def test_masking_a_word_is_replacing_its_tokens(model: PreTrainedModel, tokenize
     replaced = [
         tokenizer.unk_token_id if hit else token for token, hit in zip(encoded["input_ids"], overlaps, strict=True)
     ]
-    import torch
-
     with torch.inference_mode():
         logits = model(torch.tensor([replaced])).logits[0, -1].double()
     target = tokenizer(" glad", add_special_tokens=False)["input_ids"][0]
@@ -105,3 +104,18 @@ def test_a_wrong_number_of_columns_is_refused(model: PreTrainedModel, tokenizer:
     game = LanguageModelGame(model, tokenizer, PROMPT, " glad", PLAYERS)
     with pytest.raises(WhatStuckError, match=r"shape \(k, 3\)"):
         game([[True, False]])
+
+
+def test_a_recurrent_model_is_scored_plainly_and_says_so(
+    tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    config = MambaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=8, initializer_range=0.5
+    )
+    game = LanguageModelGame(AutoModelForCausalLM.from_config(config), tokenizer, PROMPT, " glad", PLAYERS)
+    table = game.table()
+    assert "recurrent state" in caplog.text
+    one_by_one = [game([bool(mask >> player & 1) for player in range(3)])[0] for mask in range(8)]
+    np.testing.assert_allclose(table, one_by_one, atol=1e-4)
+    assert np.ptp(table) > 0.01

@@ -78,9 +78,11 @@ def test_without_anything_it_cannot_tell() -> None:
 @pytest.mark.parametrize(
     ("relative", "fixed", "expected"),
     [
-        ((40, 6), (29, 47), "depends on the threshold rule"),
-        ((40, 6), (30, 20), "more was removed than emerged by every way"),
-        ((4, 6), (3, 20), "more emerged than was removed by every way"),
+        ((40, 6), (29, 47), "this depends on the way of counting, so it is not a finding"),
+        ((40, 6), (20, 21), "the intervals overlap by the number under the fixed threshold"),
+        ((40, 6), (30, 20), "it holds by every way of counting"),
+        ((4, 6), (3, 20), "more emerged by the number under the relative threshold and the number under the fixed"),
+        ((5, 5), (6, 6), "no way of counting tells"),
     ],
 )
 def test_what_holds_under_one_rule_only_is_said(
@@ -89,7 +91,7 @@ def test_what_holds_under_one_rule_only_is_said(
     recorder = Recorder("model", SETTING)
     for rule, pair in (("relative", relative), ("fixed", fixed)):
         for name, value in zip(("removed", "emerged"), pair, strict=True):
-            recorder.add(8, "count", name, (value, value, value), rule=rule, tau=0.03)
+            recorder.add(8, "count", name, (value, value - 0.9, value + 0.9), rule=rule, tau=0.03)
     assert expected in " ".join(statements(recorder.table(), SETTING))
 
 

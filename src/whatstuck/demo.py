@@ -5,11 +5,14 @@ comes from a package, so nothing is downloaded at run time.
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from whatstuck.errors import require
 from whatstuck.results import Run
+
+logger = logging.getLogger(__name__)
 
 MODEL = "smollm2"
 TRAIN_ROWS = 800
@@ -68,6 +71,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Run:
     """
     from whatstuck.api import track, train
 
+    logger.info("Fine-tunes %s for %d steps, then probes it: under 10 minutes on two idle cores.", MODEL, STEPS)
     rows = out / "rows.jsonl"
     if not rows.exists():
         make_rows(rows, seed=seed)

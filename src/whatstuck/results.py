@@ -1,12 +1,13 @@
 """Read a run from Python: its tables as Arrow, as pandas where installed, and the page in a notebook."""
 
+import html
 import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from whatstuck.errors import WhatStuckError, require
+from whatstuck.errors import MissingExtraError, WhatStuckError
 from whatstuck.runs import Json, RunFolder, read_table, step_name, step_of
 
 
@@ -59,10 +60,16 @@ class Run:
         return read_table(path)
 
     def to_pandas(self, name: str) -> Any:
-        """A table of the run, such as `"metrics"` or `"rows"`, as a pandas DataFrame."""
-        require("pandas", "dev")
+        """A table of the run, such as `"metrics"` or `"rows"`, as a pandas DataFrame.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
         table = read_table(self.path / f"{name}.parquet")
-        return table.to_pandas()
+        try:
+            return table.to_pandas()
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("this needs pandas: install it with  pip install pandas") from error
 
     @property
     def report(self) -> Path:
@@ -77,8 +84,6 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The page, inside a notebook."""
-        import html
-
         page = html.escape(self.report.read_text(encoding="utf-8"), quote=True)
         return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0" title="whatstuck report"></iframe>'
 

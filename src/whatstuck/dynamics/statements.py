@@ -1,5 +1,7 @@
 """What changed, in sentences: only what holds outside its interval, and under which threshold rule."""
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,16 +41,16 @@ def _mass_changes(metrics: pa.Table, setting: str) -> list[str]:
 
 
 def _threshold_rules(metrics: pa.Table, setting: str) -> list[str]:
-    """Whether 'more removed than emerged' holds at the last step under each way of counting."""
+    """Whether more was removed or more emerged at the last step, by each way of counting."""
     last = max(metrics["step"].to_pylist())
-    signs: dict[str, bool] = {}
+    larger: dict[str, list[str]] = {"removed": [], "emerged": [], "neither": []}
     for name, metric, rule, suffix in (
-        ("count under the relative threshold", "count", "relative", f" tau={MAIN_TAU:g}"),
-        ("count under the fixed threshold", "count", "fixed", f" tau={MAIN_TAU:g}"),
+        ("the number under the relative threshold", "count", "relative", f" tau={MAIN_TAU:g}"),
+        ("the number under the fixed threshold", "count", "fixed", f" tau={MAIN_TAU:g}"),
         ("mass without a threshold", "mass", "none", ""),
     ):
         found = {
-            row["set"]: row["value"]
+            row["set"]: row
             for row in metrics.filter(
                 (pc.field("metric") == metric)
                 & (pc.field("threshold_rule") == rule)
@@ -58,18 +60,24 @@ def _threshold_rules(metrics: pa.Table, setting: str) -> list[str]:
                 & (pc.field("order") == 0)
             ).to_pylist()
         }
-        if "removed" in found and "emerged" in found and found["removed"] != found["emerged"]:
-            signs[name] = found["removed"] > found["emerged"]
-    if not signs or last == 0:
-        return []
-    more = [name for name, removed_more in signs.items() if removed_more]
-    less = [name for name, removed_more in signs.items() if not removed_more]
-    if not less:
-        return [f"At step {last} more was removed than emerged by every way of counting."]
-    if not more:
-        return [f"At step {last} more emerged than was removed by every way of counting."]
-    sentence = f"At step {last} more was removed than emerged by {' and '.join(more)}, "
-    return [
-        sentence
-        + f"but not by {' or '.join(less)}: this statement depends on the threshold rule, so it is not a finding."
-    ]
+        if found and last > 0:
+            larger[_larger(found["removed"], found["emerged"])].append(name)
+    known = [side for side in ("removed", "emerged") if larger[side]]
+    if not known:
+        return [f"At step {last} no way of counting tells whether more was removed or more emerged."] if last else []
+    parts = [f"more was removed by {' and '.join(larger['removed'])}"] if larger["removed"] else []
+    if larger["emerged"]:
+        parts.append(f"more emerged by {' and '.join(larger['emerged'])}")
+    if larger["neither"]:
+        parts.append(f"the intervals overlap by {' and '.join(larger['neither'])}")
+    sentence = f"At step {last} " + "; ".join(parts)
+    if len(parts) == 1:
+        return [sentence + ": it holds by every way of counting."]
+    return [sentence + ": this depends on the way of counting, so it is not a finding."]
+
+
+def _larger(removed: dict[str, Any], emerged: dict[str, Any]) -> str:
+    """Which is larger beyond both intervals."""
+    if removed["low"] > emerged["high"]:
+        return "removed"
+    return "emerged" if emerged["low"] > removed["high"] else "neither"

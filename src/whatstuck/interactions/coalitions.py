@@ -236,8 +236,9 @@ def _branch(cache: DynamicCache) -> DynamicCache:
 def _bytes_per_row(model: PreTrainedModel, length: int, keep: int) -> int:
     """Rough peak bytes that one batch row needs: keys and values (with the copies that growing makes) and logits."""
     config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    all_heads = getattr(config, "num_attention_heads", 1)  # models without attention have none
+    heads = getattr(config, "num_key_value_heads", None) or all_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // all_heads
     element = model.dtype.itemsize
     keys_and_values = 2 * config.num_hidden_layers * heads * head_dim * element
     activations = 12 * config.hidden_size * element

@@ -18,6 +18,8 @@ PLAIN_NAMES = {
 RULES = {"relative": "relative threshold", "fixed": "fixed threshold"}
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+NEXT_TO_NOTHING = 0.005  # log-odds
+
 _TINY, _HUGE = 1e-3, 1e6
 
 
@@ -196,19 +198,19 @@ GAMMA_WORDS = {
 }
 
 
-def quoted(words: Sequence[str], *, last: str) -> Markup:
-    """Words of a prompt in a sentence, escaped, each in its own direction of writing."""
-    marked = [Markup("<b class='word' dir='auto'>{}</b>").format(word) for word in words]
+def quoted(words: Sequence[tuple[str, int]], *, last: str) -> Markup:
+    """Words of a prompt and their numbers in a sentence, escaped, each in its own direction of writing."""
+    marked = [Markup("<b class='word' dir='auto'>{}</b><sup>{}</sup>").format(word, place) for word, place in words]
     if len(marked) == 1:
         return marked[0]
     return Markup(", ").join(marked[:-1]) + Markup(" {} ").format(last) + marked[-1]
 
 
-def pushes(words: Sequence[str], kind: str, before: float, after: float, category: str) -> Markup:
+def pushes(words: Sequence[tuple[str, int]], kind: str, before: float, after: float, category: str) -> Markup:
     """One interaction in plain language.
 
     Args:
-        words: The words of its coalition.
+        words: The words of its coalition, each with its number in the prompt (a word may stand there twice).
         kind: `and` or `or`.
         before: The interaction at the first checkpoint, in log-odds; 0 where it is not there.
         after: The interaction at the checkpoint compared.
@@ -228,11 +230,11 @@ def pushes(words: Sequence[str], kind: str, before: float, after: float, categor
     return text[:1].upper() + text[1:] + "."
 
 
-def _subject(words: Sequence[str], kind: str) -> tuple[Markup, str]:
+def _subject(words: Sequence[tuple[str, int]], kind: str) -> tuple[Markup, str]:
     if len(words) == 1:
         return quoted(words, last="") + " alone", "pushes"
     if kind == "and":
-        return Markup("together, ") + quoted(words, last="and"), "push"
+        return quoted(words, last="and") + " together", "push"
     return Markup("any one of ") + quoted(words, last="or"), "pushes"
 
 
@@ -245,4 +247,6 @@ def _towards(value: float) -> str:
 
 
 def _little(value: float) -> str:
-    return "nothing" if value == 0 else f"{number(value, signed=True)}, below the threshold"
+    if abs(value) < NEXT_TO_NOTHING:
+        return "nothing" if value == 0 else "next to nothing"
+    return f"{number(value, signed=True)}, below the threshold"

@@ -69,7 +69,7 @@ def _taken_apart(run: Run, row: Row, rank: int, taus: tuple[float, float, float]
         if category:
             found.append((key, old, new, category, categorize(old, new, fixed, relative)))
     top = max((max(abs(old), abs(new)) for _, old, new, _, _ in found), default=1.0)
-    words = [player[2] if text else f"word {index + 1}" for index, player in enumerate(row.players)]
+    words = [player[2] if text else "word" for player in row.players]
     return {
         # a row id may be a user's own text
         "title": f"Row {row.source_index + 1} of the data",
@@ -112,8 +112,8 @@ def _otherwise(category: str, relatively: str) -> str:
     return f"relative rule: {PLAIN_NAMES.get(relatively, 'below the threshold')}"
 
 
-def _named(words: list[str], mask: int) -> list[str]:
-    return [word for index, word in enumerate(words) if mask >> index & 1]
+def _named(words: list[str], mask: int) -> list[tuple[str, int]]:
+    return [(word, index + 1) for index, word in enumerate(words) if mask >> index & 1]
 
 
 def _range(effect: Effect | None) -> str:

@@ -124,8 +124,8 @@ def _noise(run: Run) -> list[dict[str, str]]:
     made, flipped = (_worst(run.metrics.everywhere(f"salient_{name}_noise")) for name in ("from", "flipped_by"))
     if made is not None and flipped is not None:
         sentence = (
-            f"Noise of that size alone makes {number(made.value)} interactions per row salient{_at_most(made)} and moves "
-            f"{number(flipped.value)} across the threshold{_at_most(flipped)}."
+            f"Noise of that size alone makes {number(made.value)} interactions per row salient{_at_most(made)} and "
+            f"moves {number(flipped.value)} across the threshold{_at_most(flipped)}."
         )
         checks.append(_check("Noise in the interactions", sentence, fine=max(made.value or 0, flipped.value or 0) < 1))
     return checks

@@ -10,6 +10,7 @@ from whatstuck.report.metrics import Stat, known
 from whatstuck.report.reading import Run
 from whatstuck.report.words import counted, listed, measured
 
+LONGEST_NAME = 36
 CONFIDENCE = {"low": "low confidence", "medium": "medium confidence", "high": "high confidence"}
 
 
@@ -19,7 +20,8 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
     signals = verdict.get("signals") or {}
     keeps = verdict.get("decision") == "keep" and run.kept is not None
     close = [step for step in signals.get("indistinguishable_steps") or [] if step in run.steps]
-    measured_here = _curves(run, close if keeps else [])
+    close = close if keeps and len(close) > 1 else []
+    measured_here = _curves(run, close)
     logged = _trainer(run)
     # without rows of our own, what the trainer logged is the curve that the verdict rests on
     borrowed = [figure for name, figure in logged if name == "eval_loss"] if not measured_here else []
@@ -33,7 +35,7 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
         "stop": _stop(verdict.get("stop_step"), run),
         "figures_shown": measured_here or borrowed,
         "borrowed": bool(borrowed),
-        "close": listed(close) if keeps and len(close) > 1 else "",
+        "close": listed(close),
         "confirm": _confirm(run) if keeps else [],
         "confirm_rows": run.heldout_rows.get("confirm"),
         "select_rows": run.heldout_rows.get("select"),
@@ -126,11 +128,10 @@ def _trainer(run: Run) -> list[tuple[str, Markup]]:
     for index, (name, pairs) in enumerate(sorted(logged.items())):
         points = {int(step): Stat(float(value)) for step, value in pairs if known(value) is not None}
         if points:
-            title = f"{name}, as the trainer logged it"
             figure = Figure(
                 name=f"trainer-{index}",
-                title=title,
-                text=f"{title}: {_span(points, '', share=False)}.",
+                title=name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…",
+                text=f"{name}, as the trainer logged it: {_span(points, '', share=False)}.",
                 lines=[Line(name, "main", points)],
                 marked=_mark(run, points) if name == "eval_loss" else None,
                 reach=(0.0,) if min(stat.value or 0.0 for stat in points.values()) >= 0 else (),
