@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from fake_run import FakeRun
 
 ROOT = Path(__file__).parents[1]
