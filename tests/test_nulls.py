@@ -1,5 +1,7 @@
 """Intervals and nulls against values that are known in advance."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -70,20 +72,24 @@ def effects(seed: int, rows: int = 12, players: int = 5) -> np.ndarray:
 
 
 def test_a_model_shares_everything_with_itself_and_chance_with_a_stranger() -> None:
-    ours, orders = effects(0), Orders(5).order
-    known = np.ones(12, dtype=bool)
-    own = Gamma(ours, shared_fraction(ours, ours, known), known)
+    ours, orders = effects(0, rows=80), Orders(5).order
+    known = np.ones(80, dtype=bool)
+    fraction = partial(shared_fraction, ours, known=known)
+    own = Gamma(ours, ours, known, fraction)
     assert own.shared.sum() == pytest.approx(own.total.sum())
-    stranger = Gamma(ours, np.sign(effects(1)), known)
-    value = stranger.shared.sum() / stranger.total.sum()
-    for null in (stranger.mismatched_rows(), stranger.stratified(orders, seed=0)):
-        assert null[2] <= value <= null[3], null
+    for agree in (np.sign, fraction):
+        for seed in (1, 2, 3):
+            stranger = Gamma(ours, effects(seed, rows=80), known, agree)
+            value = stranger.shared.sum() / stranger.total.sum()
+            for null in (stranger.mismatched_rows(), stranger.stratified(orders, seed=0)):
+                assert null[2] - 0.01 <= value <= null[3] + 0.01, null
+                assert null[1] == pytest.approx(value, abs=0.03)
 
 
 def test_gamma_ignores_rows_that_the_other_model_was_not_probed_on() -> None:
     ours = effects(0)
     known = np.arange(12) > 3
     theirs = np.where(known[:, None, None], ours, 0.0)
-    gamma = Gamma(ours, shared_fraction(ours, theirs, known), known)
+    gamma = Gamma(ours, theirs, known, partial(shared_fraction, ours, known=known))
     assert gamma.total[:4].tolist() == [0, 0, 0, 0]
     assert gamma.shared.sum() == pytest.approx(gamma.total.sum())

@@ -1,7 +1,9 @@
 """The main job on a model that was really trained: one run, extended, refused, killed and resumed."""
 
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,8 @@ from safetensors import safe_open
 
 import whatstuck
 from whatstuck import WhatStuckError
+from whatstuck.dynamics.explaining import SCHEMA as INTERACTIONS
+from whatstuck.dynamics.heldout import SCHEMA as HELDOUT
 from whatstuck.dynamics.records import SCHEMA as METRICS
 from whatstuck.dynamics.selecting import SCHEMA as ROWS
 from whatstuck.runs import RunFolder
@@ -38,6 +42,20 @@ def parts(folder: Path) -> dict[str, bytes]:
     }
 
 
+def documented(heading: str) -> list[str]:
+    """The words of one section of docs/run-folder.md."""
+    text = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    sections = [part for part in text.split("\n## ") if part.startswith(heading)]
+    assert len(sections) == 1, heading
+    return re.findall(r"\w+", sections[0])
+
+
+def values(run: whatstuck.Run, model: str, step: int) -> np.ndarray:
+    with safe_open(run.path / "values" / model / f"step-{step:06d}.safetensors", framework="np") as file:
+        table: np.ndarray = file.get_tensor("values")
+    return table
+
+
 def test_the_run_folder_is_as_documented(run: whatstuck.Run) -> None:
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     model = run.manifest["track"]["model"]["name"]
@@ -54,15 +72,16 @@ def test_the_run_folder_is_as_documented(run: whatstuck.Run) -> None:
     assert run.manifest["format_version"] == 1
     assert pq.read_schema(run.path / "rows.parquet").equals(ROWS)
     assert pq.read_schema(run.path / "metrics.parquet").equals(METRICS)
-    documented = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
-    for column in (*ROWS.names, *METRICS.names, *run.manifest["track"], *run.verdict):
-        assert column in documented, f"{column} is not in docs/run-folder.md"
+    assert set(documented("rows.parquet")) >= set(ROWS.names)
+    assert set(documented("heldout/")) >= set(HELDOUT.names)
+    assert set(documented("interactions/")) >= set(INTERACTIONS.names)
+    assert set(documented("metrics.parquet")) >= set(METRICS.names)
+    assert set(documented("run.json")) >= set(run.manifest["track"])
+    assert set(documented("verdict.json")) >= set(run.verdict) | set(run.verdict["signals"])
 
 
 def test_every_metric_is_documented(run: whatstuck.Run) -> None:
-    documented = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
-    for metric in set(run.metrics["metric"].to_pylist()):
-        assert metric in documented, f"{metric} is not in docs/run-folder.md"
+    assert set(documented("metrics.parquet")) >= set(run.metrics["metric"].to_pylist())
 
 
 def test_values_explain_what_the_model_says(run: whatstuck.Run) -> None:
@@ -121,36 +140,109 @@ def test_a_second_call_computes_nothing(
     assert parts(run.path) == before
 
 
-def test_rows_checkpoints_and_baselines_extend_a_run(
+def test_naming_only_what_is_new_extends_a_run(
     tiny_base: Path, tiny_run: Path, tiny_full_run: Path, tiny_heldout: Path, tmp_path: Path
 ) -> None:
-    some = [tiny_run / "checkpoint-2", tiny_run / "checkpoint-32"]
-    small = whatstuck.track(tiny_base, some, tiny_heldout, tmp_path / "run", **SETTINGS | {"rows": 4})
+    """First some checkpoints and few rows, then other checkpoints, more rows, more held-out rows and a baseline."""
+    out, new = tmp_path / "run", tiny_run / "checkpoint-8"
+    known = [tiny_run / "checkpoint-2", tiny_run / "checkpoint-32"]
+    small = whatstuck.track(tiny_base, known, tiny_heldout, out, eval_rows=20, **SETTINGS | {"rows": 4})
     first = small.rows.to_pylist()
-    model = small.manifest["track"]["model"]["name"]
-    big = whatstuck.track(
-        tiny_base,
-        [*some, tiny_run / "checkpoint-8"],
-        tiny_heldout,
-        tmp_path / "run",
-        baseline=[str(tiny_full_run / "checkpoint-32")],
-        **SETTINGS,
-    )
+    baseline = [str(tiny_full_run / "checkpoint-32")]
+    whatstuck.track(tiny_base, new, tiny_heldout, out, eval_rows=32, **SETTINGS)
+    big = whatstuck.track(tiny_base, new, tiny_heldout, out, eval_rows=32, baseline=baseline, **SETTINGS)
     assert big.rows.to_pylist()[:4] == first
     assert big.steps == [0, 2, 8, 32]
     at_once = whatstuck.track(
-        tiny_base, [*some, tiny_run / "checkpoint-8"], tiny_heldout, tmp_path / "at_once", **SETTINGS
+        tiny_base, [*known, new], tiny_heldout, tmp_path / "at_once", eval_rows=32, baseline=baseline, **SETTINGS
     )
-    for step in big.steps:
-        name = f"values/{model}/step-{step:06d}.safetensors"
-        tables = []
-        for path in (big.path, at_once.path):
-            with safe_open(path / name, framework="np") as file:
-                tables.append(file.get_tensor("values"))
-        np.testing.assert_array_equal(*tables)
+    assert parts(big.path) == parts(at_once.path)
+    assert big.verdict == at_once.verdict
     gamma = [row for row in big.metrics.to_pylist() if row["metric"] == "gamma"]
     assert {row["null_kind"] for row in gamma} == {"mismatched_row", "order_stratified"}
-    assert all(0 <= row["value"] <= 1 for row in gamma if row["value"] == row["value"])
+    assert all(0 <= row["value"] <= 1 for row in gamma if not math.isnan(row["value"]))
+
+
+def test_a_checkpoint_that_is_gone_is_missed_only_when_it_is_needed(
+    tiny_base: Path, tiny_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    lost = shutil.copytree(tiny_run / "checkpoint-2", tmp_path / "out" / "checkpoint-2")
+    run = whatstuck.track(tiny_base, lost, tiny_heldout, tmp_path / "run", **SETTINGS | {"rows": 4})
+    shutil.rmtree(lost)
+    new = tiny_run / "checkpoint-8"
+    again = whatstuck.track(tiny_base, new, tiny_heldout, run.path, **SETTINGS | {"rows": 4})
+    assert again.steps == [0, 2, 8]
+    with pytest.raises(WhatStuckError, match="step 2 must be scored on more rows, but"):
+        whatstuck.track(tiny_base, new, tiny_heldout, run.path, **SETTINGS)
+
+
+def test_a_checkpoint_that_changed_is_noticed(
+    tiny_base: Path, tiny_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "out" / "checkpoint-2"
+    shutil.copytree(tiny_run / "checkpoint-2", place)
+    run = whatstuck.track(tiny_base, place, tiny_heldout, tmp_path / "run", **SETTINGS)
+    before = {
+        row["half"]: row["nll"] for row in pq.read_table(run.path / "heldout" / "step-000002.parquet").to_pylist()
+    }
+    shutil.rmtree(place)
+    shutil.copytree(tiny_run / "checkpoint-32", place)
+    with pytest.raises(WhatStuckError, match="the checkpoint changed; delete this file"):
+        whatstuck.track(tiny_base, place, tiny_heldout, run.path, **SETTINGS)
+    model = run.manifest["track"]["model"]["name"]
+    (run.path / "values" / model / "step-000002.safetensors").unlink()
+    whatstuck.track(tiny_base, place, tiny_heldout, run.path, **SETTINGS)
+    after = {row["half"]: row["nll"] for row in pq.read_table(run.path / "heldout" / "step-000002.parquet").to_pylist()}
+    assert before != after
+
+
+def test_a_diverged_checkpoint_is_left_out_and_said_to(
+    tiny_base: Path, tiny_full_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    out = tmp_path / "out"
+    shutil.copytree(tiny_full_run / "checkpoint-8", out / "checkpoint-8")
+    shutil.copytree(tiny_full_run / "checkpoint-8", out / "checkpoint-64")
+    weights = load_file(out / "checkpoint-64" / "model.safetensors")
+    weights["lm_head.weight"] *= float("nan")
+    save_file(weights, out / "checkpoint-64" / "model.safetensors", {"format": "pt"})
+    run = whatstuck.track(tiny_base, out, tiny_heldout, tmp_path / "run", **SETTINGS)
+    assert run.steps == [0, 8]
+    assert run.manifest["track"]["diverged"] == [64]
+    assert "diverged at step 64" in run.verdict["reason"]
+
+
+def test_several_noise_bounds_and_whole_targets(
+    tiny_base: Path, tiny_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    run = whatstuck.track(
+        tiny_base,
+        tiny_run / "checkpoint-8",
+        tiny_heldout,
+        tmp_path,
+        noise_bound=[0.05, 0.2],
+        whole_target=True,
+        **SETTINGS,
+    )
+    settings = {row["setting"].split(" tau=")[0] for row in run.metrics.to_pylist()}
+    assert settings == {"paper kappa=0.05*step", "paper kappa=0.2*step"}
+    mass = {
+        row["setting"]: row["value"]
+        for row in run.metrics.to_pylist()
+        if (row["metric"], row["set"], row["kind"], row["order"], row["step"]) == ("mass", "all", "both", 0, 8)
+    }
+    assert mass["paper kappa=0.2*step"] < mass["paper kappa=0.05*step"]
+    assert not [row for row in run.metrics.to_pylist() if row["metric"].startswith("sufficiency")]
+
+
+def test_a_copied_run_goes_on_and_another_data_file_is_refused(
+    run: whatstuck.Run, tiny_base: Path, tiny_run: Path, tiny_heldout: Path, tiny_rows: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(run.path, tmp_path / "copy", ignore=shutil.ignore_patterns(".lock"))
+    whatstuck.track(tiny_base, tiny_run, tiny_heldout, copied, **SETTINGS)
+    with pytest.raises(WhatStuckError, match="6 rows of .* are not in"):
+        whatstuck.track(tiny_base, tiny_run, tiny_rows, copied, **SETTINGS)
 
 
 def test_changed_settings_are_refused_by_name(
@@ -270,5 +362,9 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["keep_step"] == run.verdict["keep_step"]
     assert parts(tmp_path / "run") == parts(run.path)
+    manifests = [RunFolder(folder).manifest()["track"] for folder in (tmp_path / "run", run.path)]
+    for manifest in manifests:
+        del manifest["started"], manifest["seconds"]
+    assert manifests[0] == manifests[1]
     leftovers = [path.name for path in (tmp_path / "run").rglob("*") if path.name.startswith((".tmp", ".step"))]
     assert not leftovers

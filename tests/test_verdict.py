@@ -1,5 +1,7 @@
 """The verdict is honest about what it cannot tell."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -26,12 +28,16 @@ def losses(mean: float, seed: int, rows: int = 60) -> pa.Table:
     )
 
 
-def verdict_of(heldout: dict[int, pa.Table], trainer: dict[str, list[tuple[int, float]]] | None = None) -> dict:
+def verdict_of(
+    heldout: dict[int, pa.Table],
+    trainer: dict[str, list[tuple[int, float]]] | None = None,
+    diverged: tuple[int, ...] = (),
+) -> dict[str, Any]:
     recorder = Recorder("model", SETTING)
     record_heldout(heldout, recorder, seed=0)
-    for step in heldout or (0, 8):
+    for step in heldout or (0, 8, 16):
         recorder.add(step, "scale", "all", (1.0, 1.0, 1.0))
-    return decide(heldout, trainer or {}, recorder.table(), [], seed=0)
+    return decide(heldout, trainer or {}, recorder.table(), [], setting=SETTING, diverged=diverged, seed=0)
 
 
 def test_a_clear_best_step_is_kept_with_confidence() -> None:
@@ -68,6 +74,35 @@ def test_a_diverged_step_is_left_out() -> None:
 def test_without_heldout_rows_the_trainers_metric_decides_with_low_confidence() -> None:
     verdict = verdict_of({}, {"eval_loss": [(0, 3.0), (8, 1.0), (16, 2.0)]})
     assert (verdict["keep_step"], verdict["confidence"]) == (8, "low")
+
+
+def test_the_trainers_best_step_without_a_checkpoint_is_not_kept() -> None:
+    verdict = verdict_of({}, {"eval_loss": [(0, 3.0), (8, 1.0), (12, 0.5), (16, 2.0)]})
+    assert verdict["keep_step"] == 8
+    assert "lower at step 12" in verdict["reason"]
+
+
+def test_one_checkpoint_is_no_choice() -> None:
+    assert verdict_of({0: losses(2, 1)})["decision"] == "cannot tell"
+
+
+def test_too_few_heldout_rows_are_not_called_none() -> None:
+    verdict = verdict_of({0: losses(5, 1, rows=10), 4: losses(2, 2, rows=10)})
+    assert verdict["decision"] == "cannot tell"
+    assert "Only 5 held-out rows" in verdict["reason"]
+
+
+def test_before_a_divergence_training_longer_is_no_advice() -> None:
+    verdict = verdict_of({0: losses(5, 1), 4: losses(2, 2)}, diverged=(8,))
+    assert "training longer" not in verdict["reason"]
+    assert "diverged at step 8" in verdict["reason"]
+
+
+def test_rows_are_paired_by_their_id() -> None:
+    """Another order, and rows that only one step knows, must not mix rows up."""
+    base = losses(2.0, 2)
+    backwards = losses(2.1, 3).slice(0, 56).take(pa.array(range(55, -1, -1)))
+    assert verdict_of({4: base, 8: backwards})["signals"]["indistinguishable_steps"] == [4]
 
 
 def test_without_anything_it_cannot_tell() -> None:

@@ -216,16 +216,17 @@ def track(  # noqa: PLR0913 - one flag each
         dtype=dtype,
     )
     from whatstuck.dynamics.planning import plan
+    from whatstuck.dynamics.preparing import Preparation
     from whatstuck.dynamics.settings import TrackSettings
     from whatstuck.dynamics.tracking import Tracking
     from whatstuck.results import load_run
 
-    tracking = Tracking(TrackSettings.read(**given))
+    settings = TrackSettings.read(**given)
     if dry_run:
-        _say(plan(tracking), json_line=json_line)
+        _say(plan(Preparation(settings)), json_line=json_line)
         return
-    tracking.execute()
-    _say_verdict(load_run(tracking.settings.out), json_line=json_line)
+    Tracking(settings).execute()
+    _say_verdict(load_run(settings.out), json_line=json_line)
 
 
 @verb

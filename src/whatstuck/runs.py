@@ -51,7 +51,8 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise WhatStuckError(f"{self.path} is a file: give --out a folder")
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / ".lock").exists():
+        ours = any((self.path / name).exists() for name in (".lock", "run.json"))
+        if self.path.is_dir() and any(self.path.iterdir()) and not ours:
             raise WhatStuckError(f"{self.path} is not empty and not a run folder: give --out a new folder")
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as lock:

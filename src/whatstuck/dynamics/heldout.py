@@ -6,13 +6,16 @@ of their id: one half may choose the checkpoint, the other only reports on the c
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
+
+from whatstuck.runs import read_table, table_metadata
 
 BATCH_SIZE = 16
 
@@ -39,6 +42,16 @@ class ScoredRow:
 def half_of(row_id: str) -> str:
     """Which half a row belongs to, for good: `select` may choose the checkpoint, `confirm` never does."""
     return ("select", "confirm")[hashlib.sha256(row_id.encode()).digest()[0] % 2]
+
+
+def is_current(path: Path, rows: Sequence[ScoredRow], identity: Mapping[str, Any]) -> bool:
+    """Whether a part holds exactly these rows, scored by this very model."""
+    if not rows:
+        return True
+    if not path.exists():
+        return False
+    table = read_table(path)
+    return table_metadata(table) == identity and table["row_id"].to_pylist() == [row.row_id for row in rows]
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ rows. Removed interactions carry their strength at step 0, all others that of th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,21 @@ class Metrics:
     Args:
         probes: The model under study, in order of steps, the first at step 0.
         players: Number of players n.
+        recorder: Where the statistics go.
         seed: Seed of bootstrap and nulls.
+        one_token: Whether v are the log-odds of one token; those of several are no cross-entropy.
+
+    Raises:
+        ValueError: If a row is missing at a step: unknown is not removed.
     """
 
-    def __init__(self, probes: Sequence[Probe], players: int, recorder: Recorder, *, seed: int) -> None:
+    def __init__(
+        self, probes: Sequence[Probe], players: int, recorder: Recorder, *, seed: int, one_token: bool = True
+    ) -> None:
+        if any(np.isnan(probe.full).any() for probe in probes):
+            raise ValueError("every row must be known at every step of the model under study")
         self.probes = probes
+        self.one_token = one_token
         self.orders = Orders(players)
         self.recorder = recorder
         self.seed = seed
@@ -113,7 +124,8 @@ class Metrics:
         probe = self.probes[index]
         self.recorder.add(probe.step, "scale", "all", self._mean(np.abs(probe.full - probe.empty)))
         # log(1 + exp(-v)) is the cross-entropy of the target when v are its log-odds
-        self.recorder.add(probe.step, "sufficiency_ce", "table", self._mean(np.logaddexp(0, -probe.full)))
+        if self.one_token:
+            self.recorder.add(probe.step, "sufficiency_ce", "table", self._mean(np.logaddexp(0, -probe.full)))
 
     def _by_order(
         self, index: int, metric: str, subset: str, sums: Floats, *, null: Null | None = None, **where: Any
@@ -227,6 +239,8 @@ class Metrics:
                 null = nulls.flipped_contribution(flat, float(count.sum()), seed=self.seed)
                 value = self._ratio(net, count)
                 self.recorder.add(probe.step, "contribution", subset, value, null=("sign_flip", *null), **where)
+            if not self.one_token:
+                continue
             # an empty set predicts log-odds 0, whose cross-entropy is log 2 (without the bias)
             bias = self.probes[0].empty if subset == "removed" else probe.empty
             for metric, shift in (("sufficiency_ce", np.zeros_like(bias)), ("sufficiency_ce_bias", bias)):
@@ -242,14 +256,13 @@ class Metrics:
         salient = np.where(np.abs(effects) > MAIN_TAU * other.scale, np.sign(effects), 0.0)
         for subset in MAIN_SETS:
             ours = self._strength_of(index, subset)
-            forms: list[tuple[Floats, Floats, dict[str, Any]]] = [
-                (self._mass(index, subset), shared_fraction(ours, effects, known), {})
-            ]
+            mass = Gamma(self._mass(index, subset), effects, known, partial(shared_fraction, ours, known=known))
+            forms: list[tuple[Gamma, dict[str, Any]]] = [(mass, {})]
             for rule in ("relative", "fixed"):
                 members = getattr(self.categories[rule][index], subset)
-                forms.append((np.where(members, ours, 0.0), salient, {"rule": rule, "tau": MAIN_TAU}))
-            for strength, agreement, where in forms:
-                gamma = Gamma(strength, agreement, known)
+                of_set = Gamma(np.where(members, ours, 0.0), salient, known)
+                forms.append((of_set, {"rule": rule, "tau": MAIN_TAU}))
+            for gamma, where in forms:
                 value = self._ratio(gamma.shared, gamma.total)
                 for null in (gamma.mismatched_rows(), gamma.stratified(self.orders.order, seed=self.seed)):
                     self.recorder.add(

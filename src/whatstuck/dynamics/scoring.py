@@ -28,6 +28,10 @@ NOISE_COALITIONS = 8
 _WRONG = 1e-2
 
 
+class DivergedError(WhatStuckError):
+    """A checkpoint whose log-odds are NaN or infinite."""
+
+
 class Tables:
     """Value tables of one model at one step.
 
@@ -69,28 +73,33 @@ class Tables:
     ) -> None:
         """Score the rows that are missing, block by block, and join the blocks."""
         indices = self.missing(sorted(rows))
-        for start in range(0, len(indices), BLOCK):
-            block = indices[start : start + BLOCK]
-            part = self._blocks / f"rows-{'-'.join(map(str, block))}.safetensors"
+        blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
+        planned = {self._blocks / f"rows-{'-'.join(map(str, block))}.safetensors": block for block in blocks}
+        for leftover in self._blocks.glob("rows-*"):  # of a call for other rows, or of other weights
+            if leftover not in planned or read_tensors(leftover)[1] != self._identity:
+                leftover.unlink()
+        noisy = set(sorted(rows)[:NOISE_ROWS])
+        for part, block in planned.items():
             if not part.exists():
-                self._score_block(part, {index: rows[index] for index in block}, make_game)
+                self._score_block(part, {index: rows[index] for index in block}, make_game, noisy)
             done(len(block))
-        self._join()
+        self._join(list(planned))
 
     def _score_block(
-        self, part: Path, rows: Mapping[int, ProbedRow], make_game: Callable[[ProbedRow], LanguageModelGame]
+        self,
+        part: Path,
+        rows: Mapping[int, ProbedRow],
+        make_game: Callable[[ProbedRow], LanguageModelGame],
+        noisy: set[int],
     ) -> None:
         values, noise = [], []
         for index, row in rows.items():
             game = make_game(row)
             table = game.table()
             if not np.isfinite(table).all():
-                raise WhatStuckError(
-                    f"the model at step {self.step} gives NaN or infinite log-odds: "
-                    "the training diverged there; leave this checkpoint out"
-                )
+                raise DivergedError(f"step {self.step} gives NaN or infinite log-odds: the training diverged")
             values.append(torch.from_numpy(table))
-            if index < NOISE_ROWS:
+            if index in noisy:
                 difference = _recomputed(game, index) - values[-1]
                 noise.append(difference[~difference.isnan()])
                 self._warn(game, noise[-1])
@@ -106,15 +115,10 @@ class Tables:
                 f"{float(difference.abs().max()):.2g} log-odds: its cache is not supported yet; please report it"
             )
 
-    def _join(self) -> None:
+    def _join(self, blocks: Sequence[Path]) -> None:
         """Join finished blocks with what was there, in row order, and drop them."""
-        files = [read_tensors(self.path)[0]] if self.path.exists() else []
-        # a kill between writing and dropping leaves blocks that are in the file already
-        joined = set(files[0]["row_index"].tolist()) if files else set()
-        blocks = [read_tensors(part)[0] for part in sorted(self._blocks.glob("rows-*.safetensors"))]
-        fresh = [block for block in blocks if not joined.issuperset(block["row_index"].tolist())]
-        if fresh:
-            files += fresh
+        if blocks:
+            files = [read_tensors(path)[0] for path in ([self.path] if self.path.exists() else []) + list(blocks)]
             index = torch.cat([tensors["row_index"] for tensors in files])
             order = index.argsort()
             values = torch.cat([tensors["values"] for tensors in files])

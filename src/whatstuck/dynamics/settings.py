@@ -1,6 +1,7 @@
 """The settings of `track`: flags, YAML keys and Python arguments are the same names."""
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,10 +65,22 @@ class TrackSettings(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     memory_limit_gb: float = Field(default=2.0, gt=0)
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """As on the command line: text,labels,id."""
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("checkpoints", "baseline", "noise_bound", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """One value is a list of one."""
+        return [value] if isinstance(value, str | int | float | Path) else value
+
     @field_validator("noise_bound")
     @classmethod
     def _positive(cls, value: list[float]) -> list[float]:
-        if not value or min(value) < 0:
+        if not value or not all(0 <= share < math.inf for share in value):
             raise ValueError("give one or more shares, none below 0")
         return value
 

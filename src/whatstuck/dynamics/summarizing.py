@@ -1,60 +1,115 @@
 """From the parts of a run to its metrics, verdict and report. Reads the run folder only."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from whatstuck._version import __version__
 from whatstuck.dynamics.explaining import PERTURBED, PERTURBED_ROWS, Setting, ValueTables, effects_of, read_probe
-from whatstuck.dynamics.metrics import MAIN_TAU, Metrics, Probe
+from whatstuck.dynamics.metrics import MAIN_TAU, Metrics
 from whatstuck.dynamics.records import Recorder
 from whatstuck.dynamics.statements import statements
 from whatstuck.dynamics.verdict import decide, record_heldout
 from whatstuck.report import write_report
-from whatstuck.runs import RunFolder, read_table, step_name, step_of, table_metadata, write_json, write_table
+from whatstuck.runs import (
+    Json,
+    RunFolder,
+    content_hash,
+    file_hash,
+    read_table,
+    step_name,
+    table_metadata,
+    write_json,
+    write_table,
+)
 
 
 def summarize(run: RunFolder, *, seed: int) -> None:
-    """Write metrics.parquet, verdict.json and report.html of a run whose interactions are complete."""
+    """Write metrics.parquet, verdict.json and report.html of a run whose interactions are complete.
+
+    Nothing is computed again while the parts that it rests on are the same.
+    """
     section = run.manifest()["track"]
-    rows = read_table(run.part("rows.parquet"))
-    row_ids: list[str] = rows["row_id"].to_pylist()
-    players = section["settings"]["players"]
     model = section["model"]["name"]
-    parts = _interactions(run, model)
+    steps = [entry["step"] for entry in section["checkpoints"]]
+    inputs = _inputs(run, section)
+    path = run.part("metrics.parquet")
+    done = path.exists() and run.part("verdict.json").exists()
+    if not done or table_metadata(read_table(path)).get("inputs") != inputs:
+        losses = {step: run.part("heldout", step_name(step, "parquet")) for step in steps}
+        heldout = {step: read_table(part) for step, part in losses.items() if part.exists()}
+        metrics = _metrics(run, section, _parts(run, model, steps), heldout, seed)
+        main = _settings(section)[0]
+        verdict = decide(
+            heldout,
+            {name: [(step, value) for step, value in pairs] for name, pairs in section["trainer_state"].items()},
+            metrics,
+            statements(metrics, main),
+            setting=main,
+            diverged=section["diverged"],
+            seed=seed,
+        )
+        write_table(path, metrics, {"inputs": inputs})
+        write_json(run.part("verdict.json"), verdict)
+    write_report(run.path)
+
+
+def _inputs(run: RunFolder, section: Json) -> str:
+    """Hash of all that metrics and verdict rest on."""
+    names = [section["model"]["name"], *(entry["name"] for entry in section["baselines"])]
+    parts = [run.part("rows.parquet"), *run.part("heldout").glob("*.parquet")]
+    for name in names:
+        parts += run.part("interactions", name).glob("*.parquet")
+    hashes = {str(part.relative_to(run.path)): file_hash(part) for part in parts}
+    described = [section[key] for key in ("settings", "seed", "checkpoints", "trainer_state", "diverged")]
+    return content_hash([__version__, names, described, hashes])
+
+
+def _settings(section: Json) -> list[str]:
+    """Names of the extraction settings, the main one first."""
     numbers = section["settings"]
-    settings = [Setting(share, numbers["noise_scale"]).name for share in numbers["noise_bound"]]
-    heldout = {step_of(path): read_table(path) for path in sorted(run.part("heldout").glob("step-*.parquet"))}
+    return [Setting(share, numbers["noise_scale"]).name for share in numbers["noise_bound"]]
+
+
+def _metrics(
+    run: RunFolder,
+    section: Json,
+    parts: Sequence[tuple[ValueTables, pa.Table]],
+    heldout: Mapping[int, pa.Table],
+    seed: int,
+) -> pa.Table:
+    """Every statistic under every extraction setting."""
+    row_ids: list[str] = read_table(run.part("rows.parquet"))["row_id"].to_pylist()
+    players = section["settings"]["players"]
+    others = {entry["name"]: _parts(run, entry["name"], [0])[0] for entry in section["baselines"]}
     tables = []
-    for index, setting in enumerate(settings):
-        recorder = Recorder(model, setting)
+    for index, setting in enumerate(_settings(section)):
+        recorder = Recorder(section["model"]["name"], setting)
         probes = [read_probe(values, table, setting, row_ids, players) for values, table in parts]
-        baselines: dict[str, Probe] = {}
-        for entry in section["baselines"]:
-            values, table = _interactions(run, entry["name"])[0]
-            baselines[entry["name"]] = read_probe(values, table, setting, row_ids, players)
-        Metrics(probes, players, recorder, seed=seed).compute(baselines)
+        baselines = {
+            name: read_probe(values, table, setting, row_ids, players) for name, (values, table) in others.items()
+        }
+        one_token = not section["settings"]["whole_target"]
+        Metrics(probes, players, recorder, seed=seed, one_token=one_token).compute(baselines)
         _trust(parts, setting, row_ids, players, recorder, perturbed=not index)
         if not index:
             record_heldout(heldout, recorder, seed=seed)
         tables.append(recorder.table())
-    metrics = pa.concat_tables(tables)
-    write_table(run.part("metrics.parquet"), metrics)
-    sentences = statements(metrics, settings[0])
-    verdict = decide(heldout, section["trainer_state"], metrics, sentences, seed=seed)
-    write_json(run.part("verdict.json"), verdict)
-    write_report(run.path)
+    return pa.concat_tables(tables)
 
 
-def _interactions(run: RunFolder, model: str) -> list[tuple[ValueTables, pa.Table]]:
-    """Values and interactions of a model, in order of steps."""
-    paths = sorted(run.part("values", model).glob("step-*.safetensors"), key=step_of)
+def _parts(run: RunFolder, model: str, steps: Sequence[int]) -> list[tuple[ValueTables, pa.Table]]:
+    """Values and interactions of a model at each step."""
     return [
-        (ValueTables.read(path), read_table(run.part("interactions", model, step_name(step_of(path), "parquet"))))
-        for path in paths
+        (
+            ValueTables.read(run.part("values", model, step_name(step, "safetensors"))),
+            read_table(run.part("interactions", model, step_name(step, "parquet"))),
+        )
+        for step in steps
     ]
 
 

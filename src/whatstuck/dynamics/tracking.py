@@ -5,56 +5,29 @@ the next one reads them from there; a part that is there is not made again.
 """
 
 import datetime as dt
-import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
-import torch
-from transformers import PreTrainedTokenizerBase
 
-from whatstuck.datasets import Row, read_rows
+from whatstuck.dynamics import heldout as held
 from whatstuck.dynamics.explaining import Setting, ValueTables, explain
-from whatstuck.dynamics.heldout import ScoredRow, evaluate
-from whatstuck.dynamics.scoring import Tables, scorer
-from whatstuck.dynamics.selecting import ProbedRow, Selection
+from whatstuck.dynamics.preparing import Preparation, Subject
+from whatstuck.dynamics.scoring import DivergedError, Tables, scorer
+from whatstuck.dynamics.selecting import ProbedRow
 from whatstuck.dynamics.settings import TrackSettings
 from whatstuck.dynamics.summarizing import summarize
 from whatstuck.errors import WhatStuckError
-from whatstuck.models import (
-    Checkpoint,
-    CheckpointedModel,
-    base_mismatch,
-    default_mask_token,
-    find_checkpoints,
-    fingerprint,
-    load_tokenizer,
-    resolve_model,
-    template_mismatch,
-    trainer_metrics,
-)
+from whatstuck.models import Checkpoint, CheckpointedModel, fingerprint, trainer_metrics
 from whatstuck.progress import Task
-from whatstuck.runs import Json, RunFolder, file_hash, model_names, read_table, step_name, versions, write_table
+from whatstuck.runs import Json, file_hash, read_table, step_name, versions, write_table
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model to score: the one under study with its checkpoints, or a baseline with none."""
-
-    name: str
-    path: Path
-    tokenizer: PreTrainedTokenizerBase
-    mask_token_id: int
-    checkpoints: tuple[Checkpoint, ...]
-
-
 class Tracking:
-    """One call of `track`, prepared: what there is to do, before anything is computed.
+    """One call of `track`.
 
     Args:
         settings: The settings.
@@ -65,116 +38,42 @@ class Tracking:
 
     def __init__(self, settings: TrackSettings) -> None:
         self.settings = settings
-        self.run = RunFolder(settings.out)
-        self.warnings: list[str] = []
-        base = resolve_model(settings.model)
-        others = [resolve_model(name) for name in settings.baseline]
-        names = self._names([base, *others], [settings.model, *settings.baseline])
-        checkpoints = find_checkpoints(settings.checkpoints)
-        if checkpoints[0].step != 0:
-            checkpoints = [Checkpoint(0, base, "base"), *checkpoints]
-        self.subject = self._subject(names[0], base, tuple(checkpoints), settings.mask_token)
-        self.baselines = [
-            self._subject(name, path, (Checkpoint(0, path, "base"),))
-            for name, path in zip(names[1:], others, strict=True)
-        ]
-        for checkpoint in checkpoints:
-            for mismatch in (base_mismatch(checkpoint, base), template_mismatch(checkpoint, base)):
-                if mismatch is not None:
-                    self._warn(mismatch)
-        self.rows = self._read_rows()
-        self.selection = Selection(
-            self.rows,
-            self.subject.tokenizer,
-            players=settings.players,
-            seed=settings.seed,
-            chat_template=settings.chat_template,
-        )
-        self.device = _device(settings.device)
-        self.dtype: torch.dtype = getattr(torch, settings.dtype)
-        if settings.dtype != "float32":
-            self._warn(f"scored in {settings.dtype}: interactions of order 5 and more are mostly rounding noise")
-
-    def _names(self, models: Sequence[Path], given: Sequence[str]) -> list[str]:
-        """Names of the models: those that the run knows them by, else after what the user calls them.
-
-        Raises:
-            WhatStuckError: If the run was made for another model.
-        """
-        prints = [fingerprint(model) for model in models]
-        if len(set(prints)) < len(prints):
-            raise WhatStuckError("a --baseline is given twice, or is the model itself: give other models")
-        before = self.run.manifest().get("track", {})
-        known = {entry["fingerprint"]: entry["name"] for entry in before.get("baselines", [])}
-        if before:
-            known[before["model"]["fingerprint"]] = before["model"]["name"]
-            if prints[0] != before["model"]["fingerprint"]:
-                raise WhatStuckError(
-                    f"{self.run.path} was made for the model {before['model']['path']}: give that one as --model, "
-                    "or choose another --out"
-                )
-        taken = [known.get(digest) for digest in prints]
-        fresh = iter(
-            model_names(
-                [Path(name) for name, old in zip(given, taken, strict=True) if old is None], taken=set(known.values())
-            )
-        )
-        return [next(fresh) if old is None else old for old in taken]
-
-    @staticmethod
-    def _subject(name: str, path: Path, checkpoints: tuple[Checkpoint, ...], mask_token: str | None = None) -> Subject:
-        tokenizer = load_tokenizer(path)
-        if mask_token is None:
-            return Subject(name, path, tokenizer, default_mask_token(tokenizer), checkpoints)
-        token = tokenizer.convert_tokens_to_ids(mask_token)
-        if not isinstance(token, int) or tokenizer.convert_ids_to_tokens(token) != mask_token:
-            raise WhatStuckError(f"--mask-token {mask_token!r} is no token of {name}: give one of its vocabulary")
-        return Subject(name, path, tokenizer, token, checkpoints)
-
-    def _warn(self, message: str) -> None:
-        logger.warning("%s", message)
-        self.warnings.append(message)
-
-    def _read_rows(self) -> list[Row]:
-        settings = self.settings
-        split = settings.split
-        if split == "auto":
-            split = "train" if _was_trained_on(settings.data, self.subject.checkpoints) else "heldout"
-        rows = read_rows(
-            settings.data,
-            columns=settings.columns,
-            labels=settings.labels,
-            instruction=settings.instruction,
-            split=split,
-        )
-        if not any(row.split == "heldout" for row in rows):
-            self._warn("the probed rows are training rows: what they show is memory as much as learning")
-        return rows
-
-    # --- the work
+        self.prepared = Preparation(settings)
+        self.run = self.prepared.run
+        self.diverged: list[int] = []
+        self.skipped_by: dict[str, int] = {}
 
     def execute(self) -> None:
         """Do what is not done yet, and write the manifest, metrics, verdict and report."""
-        started = time.monotonic()
+        begun = time.monotonic()
+        started = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         with self.run.writing():
             self.run.refuse_changed_settings("track", self.settings.fixed())
             chosen = self._choose()
-            self.run.write_section("track", self._section(chosen, started, skipped_by={}))
-            skipped_by = self._score(chosen)
+            self.run.write_section("track", self._section(chosen, started))
+            self._score(chosen)
             self._explain(chosen)
-            self.run.write_section("track", self._section(chosen, started, skipped_by))
+            section = self._section(chosen, started)
+            section["seconds"] = round(section["seconds"] + time.monotonic() - begun, 1)
+            self.run.write_section("track", section)
             summarize(self.run, seed=self.settings.seed)
 
     def _choose(self) -> pa.Table:
         path = self.run.part("rows.parquet")
         before = read_table(path) if path.exists() else None
-        chosen = self.selection.extend(before, self.settings.rows)
+        chosen = self.prepared.selection.extend(before, self.settings.rows)
         if before is None or len(chosen) > len(before):
+            self._outdate()
             write_table(path, chosen)
         return chosen
 
-    def _score(self, chosen: pa.Table) -> dict[str, int]:
-        """Held-out losses and value tables of every model and checkpoint."""
+    def _outdate(self) -> None:
+        """New work begins: the old verdict must not pass for the one that is to come."""
+        self.run.part("verdict.json").unlink(missing_ok=True)
+
+    # --- value tables and held-out losses
+
+    def _score(self, chosen: pa.Table) -> None:
         rows = {
             index: ProbedRow(
                 row["row_id"],
@@ -185,42 +84,43 @@ class Tracking:
             )
             for index, row in enumerate(chosen.to_pylist())
         }
-        heldout = self.selection.heldout(self.settings.eval_rows)
-        steps = len(self.subject.checkpoints) + len(self.baselines)
-        skipped: dict[str, int] = {}
-        with Task("value tables", steps * len(rows)) as task:
-            self._score_subject(self.subject, rows, heldout, task)
-            for baseline in self.baselines:
-                seen = self.selection.seen_by(baseline.tokenizer, [row.row_id for row in rows.values()])
+        subject, baselines, selection = self.prepared.subject, self.prepared.baselines, self.prepared.selection
+        heldout = selection.heldout(self.settings.eval_rows)
+        with Task("value tables", (len(subject.checkpoints) + len(baselines)) * len(rows)) as task:
+            self._score_subject(subject, rows, heldout, task)
+            for baseline in baselines:
+                seen = selection.seen_by(baseline.tokenizer, [row.row_id for row in rows.values()])
                 theirs = {index: seen[row.row_id] for index, row in rows.items() if row.row_id in seen}
-                skipped[baseline.name] = len(rows) - len(theirs)
+                self.skipped_by[baseline.name] = len(rows) - len(theirs)
                 if not theirs:
                     raise WhatStuckError(
                         f"none of the rows can be probed on {baseline.name}: choose another --baseline"
                     )
-                task.advance(skipped[baseline.name], free=True)
+                task.advance(len(rows) - len(theirs), free=True)
                 self._score_subject(baseline, theirs, [], task)
-        return skipped
 
     def _score_subject(
-        self, subject: Subject, rows: dict[int, ProbedRow], heldout: Sequence[ScoredRow], task: Task
+        self, subject: Subject, rows: dict[int, ProbedRow], heldout: Sequence[held.ScoredRow], task: Task
     ) -> None:
-        folder = self.run.part("values", subject.name)
         model: CheckpointedModel | None = None
         for checkpoint in subject.checkpoints:
-            tables = Tables(folder, checkpoint.step, self._identity(subject, checkpoint))
+            identity = self._identity(subject, checkpoint)
+            tables = Tables(self.run.part("values", subject.name), checkpoint.step, identity)
+            losses = self.run.part("heldout", step_name(checkpoint.step, "parquet"))
             missing = tables.missing(list(rows))
             task.advance(len(rows) - len(missing), free=True)
-            losses = self.run.part("heldout", step_name(checkpoint.step, "parquet"))
-            if not missing and not _lacks(losses, heldout):
+            evaluated = held.is_current(losses, heldout, identity)
+            if not missing and evaluated:
                 continue
+            if not checkpoint.path.exists():
+                raise WhatStuckError(
+                    f"step {checkpoint.step} must be scored on more rows, but {checkpoint.path} is gone: "
+                    "put it back, or choose another --out"
+                )
+            self._outdate()
             task.say(f"{subject.name} step {checkpoint.step}")
-            if model is None:
-                model = CheckpointedModel(subject.path, device=self.device, dtype=self.dtype)
+            model = model or CheckpointedModel(subject.path, device=self.prepared.device, dtype=self.prepared.dtype)
             with model.at(checkpoint) as scored:
-                if _lacks(losses, heldout):
-                    pad = subject.mask_token_id
-                    write_table(losses, evaluate(scored, heldout, pad))
                 make_game = scorer(
                     scored,
                     subject.tokenizer,
@@ -228,103 +128,105 @@ class Tracking:
                     mask_token_id=subject.mask_token_id,
                     memory_limit=int(self.settings.memory_limit_gb * 2**30),
                 )
-                tables.score(rows, make_game, task.advance)
+                try:
+                    tables.score(rows, make_game, task.advance)
+                except DivergedError as error:
+                    if checkpoint.kind == "base":
+                        raise
+                    logger.warning("%s; it is left out", error)
+                    self.diverged.append(checkpoint.step)
+                    task.advance(len(missing), free=True)
+                    continue
+                if not evaluated:
+                    table = held.evaluate(scored, heldout, subject.mask_token_id)
+                    write_table(losses, table, identity)
 
     def _identity(self, subject: Subject, checkpoint: Checkpoint) -> Json:
         return {
-            "fingerprint": fingerprint(checkpoint.path),
+            "fingerprint": subject.prints[checkpoint.step],
             "dtype": self.settings.dtype,
             "mask_token_id": subject.mask_token_id,
             "whole_target": self.settings.whole_target,
         }
 
+    # --- interactions
+
     def _explain(self, chosen: pa.Table) -> None:
         settings = [Setting(share, self.settings.noise_scale) for share in self.settings.noise_bound]
         row_ids = chosen["row_id"].to_pylist()
-        jobs = [(subject, step) for subject in (self.subject, *self.baselines) for step in subject.checkpoints]
+        jobs = [
+            (subject, checkpoint.step)
+            for subject in (self.prepared.subject, *self.prepared.baselines)
+            for checkpoint in subject.checkpoints
+            if self._is_scored(subject, checkpoint.step)
+        ]
         base_scale: dict[str, float] = {}
         with Task("interactions", len(jobs)) as task:
-            for subject, checkpoint in jobs:
-                part = self.run.part("values", subject.name, step_name(checkpoint.step, "safetensors"))
-                tables = ValueTables.read(part)
+            for subject, step in jobs:
+                tables = ValueTables.read(self.run.part("values", subject.name, step_name(step, "safetensors")))
                 base_scale.setdefault(subject.name, tables.scale)
                 folder = self.run.part("interactions", subject.name)
                 made = explain(folder, tables, row_ids, settings, base_scale[subject.name], self.settings.seed)
                 task.advance(free=not made)
 
+    def _is_scored(self, subject: Subject, step: int) -> bool:
+        return self.run.part("values", subject.name, step_name(step, "safetensors")).exists()
+
     # --- the manifest
 
-    def _section(self, chosen: pa.Table, started: float, skipped_by: dict[str, int]) -> Json:
-        def described(subject: Subject) -> Json:
-            token = subject.tokenizer.convert_ids_to_tokens(subject.mask_token_id)
-            return {
-                "name": subject.name,
-                "path": str(subject.path),
-                "fingerprint": fingerprint(subject.path),
-                "mask_token": token,
-                "mask_token_id": subject.mask_token_id,
-            }
-
-        checkpoints = [
-            {
-                "step": checkpoint.step,
-                "path": str(checkpoint.path),
-                "kind": checkpoint.kind,
-                "fingerprint": fingerprint(checkpoint.path),
-            }
-            for checkpoint in self.subject.checkpoints
-        ]
-        before = self.run.manifest().get("track", {})
-        known = {entry["step"]: entry for entry in before.get("checkpoints", [])}
-        known |= {entry["step"]: entry for entry in checkpoints}
+    def _section(self, chosen: pa.Table, started: str) -> Json:
+        """What the run is made of: only what has been scored, so that a failed addition leaves no trace."""
+        prepared, before = self.prepared, self.prepared.before
+        subject = prepared.subject
         baselines = {entry["name"]: entry for entry in before.get("baselines", [])}
-        for baseline in self.baselines:
-            baselines[baseline.name] = described(baseline) | {"skipped_rows": skipped_by.get(baseline.name, 0)}
+        for baseline in prepared.baselines:
+            if self._is_scored(baseline, 0):
+                skipped = self.skipped_by.get(baseline.name, baselines.get(baseline.name, {}).get("skipped_rows", 0))
+                baselines[baseline.name] = _described(baseline) | {"skipped_rows": skipped}
+        logged: dict[str, dict[int, float]] = {}
+        for name, pairs in before.get("trainer_state", {}).items():
+            logged[name] = dict(pairs)
+        for name, pairs in trainer_metrics([entry for entry in subject.checkpoints if entry.path.exists()]).items():
+            logged[name] = logged.get(name, {}) | dict(pairs)
+        grown = len(chosen) > before.get("data", {}).get("probed", 0)
         return {
             "settings": self.settings.fixed(),
-            "model": described(self.subject),
+            "model": _described(subject),
             "baselines": list(baselines.values()),
-            "checkpoints": [known[step] for step in sorted(known)],
+            "checkpoints": [
+                {
+                    "step": entry.step,
+                    "path": str(entry.path),
+                    "kind": entry.kind,
+                    "fingerprint": subject.prints[entry.step],
+                }
+                for entry in subject.checkpoints
+                if self._is_scored(subject, entry.step)
+            ],
+            "diverged": sorted({*before.get("diverged", []), *self.diverged}),
             "data": {
                 "path": str(self.settings.data),
                 "sha256": file_hash(self.settings.data),
-                "rows": len(self.rows),
+                "rows": len(prepared.rows),
                 "probed": len(chosen),
-                "split": "/".join(sorted({row.split for row in self.rows})),
+                "split": "/".join(sorted({row.split for row in prepared.rows})),
             },
-            "skipped": dict(self.selection.skipped),
-            "trainer_state": {
-                name: [list(pair) for pair in pairs]
-                for name, pairs in trainer_metrics(self.subject.checkpoints).items()
-            },
-            "warnings": self.warnings,
+            "skipped": dict(prepared.selection.skipped) if grown else before.get("skipped", {}),
+            "trainer_state": {name: sorted([step, value] for step, value in logged[name].items()) for name in logged},
+            "warnings": list(dict.fromkeys([*before.get("warnings", []), *prepared.warnings])),
             "versions": versions(),
             "dtype": self.settings.dtype,
             "seed": self.settings.seed,
-            "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - started, 1),
+            "started": before.get("started", started),
+            "seconds": before.get("seconds", 0.0),
         }
 
 
-def _lacks(losses: Path, heldout: Sequence[ScoredRow]) -> bool:
-    """Whether the held-out part is missing, or knows fewer rows than are to be scored."""
-    if not heldout:
-        return False
-    return not losses.exists() or not {row.row_id for row in heldout} <= set(read_table(losses)["row_id"].to_pylist())
-
-
-def _was_trained_on(data: Path, checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether `whatstuck train` recorded this very file as what it trained on."""
-    if not data.exists():
-        return False
-    for folder in {checkpoint.path.parent for checkpoint in checkpoints}:
-        record = folder / "whatstuck_train.json"
-        if record.exists() and file_hash(data) == json.loads(record.read_text(encoding="utf-8")).get("data_sha256"):
-            return True
-    return False
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _described(subject: Subject) -> Json:
+    return {
+        "name": subject.name,
+        "path": str(subject.path),
+        "fingerprint": fingerprint(subject.path),
+        "mask_token": subject.tokenizer.convert_ids_to_tokens(subject.mask_token_id),
+        "mask_token_id": subject.mask_token_id,
+    }

@@ -42,6 +42,8 @@ def decide(
     metrics: pa.Table,
     statements: Sequence[str],
     *,
+    setting: str,
+    diverged: Sequence[int] = (),
     seed: int,
 ) -> dict[str, Any]:
     """The verdict of a run, as verdict.json holds it.
@@ -51,53 +53,88 @@ def decide(
         trainer_state: Held-out metrics that the trainer logged: name to (step, value) pairs.
         metrics: The run's metrics.
         statements: Sentences about what changed, shown beside the decision.
+        setting: The main extraction setting.
+        diverged: Steps that were left out because the training diverged there.
         seed: Seed of the bootstrap.
     """
-    others = _other_rules(heldout, trainer_state, metrics)
-    if heldout and _select_losses(heldout)[1].shape[1] >= MIN_ROWS:
-        verdict = _by_heldout_loss(heldout, metrics, seed)
-    elif trainer_state.get("eval_loss"):
-        step, loss = min(trainer_state["eval_loss"], key=lambda pair: pair[1])
-        verdict = {
-            "keep_step": step,
-            "decision": "keep",
-            "reason": f"The trainer's own eval_loss is lowest at step {step} ({loss:.3g} nats). It was logged as a "
-            "mean without rows, so it has no interval: others may be as good.",
-            "confidence": "low",
-            "signals": {"metric": "eval_loss", "indistinguishable_steps": [step]},
-        }
+    probed = sorted(set(metrics["step"].to_pylist()))
+    steps, losses = _select_losses(heldout)
+    logged = [(step, loss) for step, loss in trainer_state.get("eval_loss", ()) if step in probed]
+    if len(probed) == 1:
+        verdict = _cannot_tell(f"Only step {probed[0]} was scored: there is nothing to choose from.")
+    elif losses.shape[1] >= MIN_ROWS:
+        verdict = _by_heldout_loss(steps, losses, metrics, seed, last=max([*probed, *diverged]))
+    elif logged:
+        verdict = _by_trainer_loss(logged, trainer_state["eval_loss"])
+    elif heldout:
+        verdict = _cannot_tell(
+            f"Only {losses.shape[1]} held-out rows may choose the checkpoint; {MIN_ROWS} are needed (half of "
+            "--eval-rows may choose, the other half only reports): give more rows."
+        )
     else:
-        verdict = {
-            "keep_step": None,
-            "decision": "cannot tell",
-            "reason": "No held-out metric: give --data rows that the training did not see, or train with evaluation "
-            "on. Interaction signals alone have not earned the right to choose a checkpoint.",
-            "confidence": "low",
-            "signals": {"metric": None, "indistinguishable_steps": []},
-        }
+        verdict = _cannot_tell(
+            "No held-out metric: give --data rows that the training did not see, or train with evaluation on. "
+            "Interaction signals alone have not earned the right to choose a checkpoint."
+        )
+    if diverged:
+        listed = ", ".join(map(str, diverged))
+        verdict["reason"] += f" The training diverged at step {listed}: left out."
     verdict["stop_step"] = None
     verdict["signals"]["statements"] = list(statements)
-    verdict["other_rules"] = others
+    verdict["other_rules"] = _other_rules(heldout, logged, metrics, probed, setting)
     return verdict
+
+
+def _cannot_tell(reason: str) -> dict[str, Any]:
+    return {
+        "keep_step": None,
+        "decision": "cannot tell",
+        "reason": reason,
+        "confidence": "low",
+        "signals": {"metric": None, "indistinguishable_steps": []},
+    }
+
+
+def _by_trainer_loss(logged: Sequence[tuple[int, float]], everything: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """The best of the probed steps by the loss that the trainer logged."""
+    step, loss = min(logged, key=lambda pair: pair[1])
+    reason = (
+        f"The trainer's own eval_loss is lowest at step {step} ({loss:.3g} nats). It was logged as a mean without "
+        "rows, so it has no interval: others may be as good."
+    )
+    between, lower = min(everything, key=lambda pair: pair[1])
+    if lower < loss:
+        reason += f" It was lower at step {between} ({lower:.3g}), of which there is no checkpoint."
+    return {
+        "keep_step": step,
+        "decision": "keep",
+        "reason": reason,
+        "confidence": "low",
+        "signals": {"metric": "eval_loss", "indistinguishable_steps": [step]},
+    }
 
 
 def _select_losses(heldout: Mapping[int, pa.Table]) -> tuple[list[int], Floats]:
     """Steps, and losses `(steps, rows)` of the half that may choose; steps that diverged are left out."""
-    steps, losses = [], []
+    steps, columns = [], []
     for step, table in sorted(heldout.items()):
-        loss = table.filter(pc.equal(table["half"], "select"))["nll"].to_numpy()
-        if np.isfinite(loss).all():
+        chosen = table.filter(pc.equal(table["half"], "select"))
+        losses = dict(zip(chosen["row_id"].to_pylist(), chosen["nll"].to_pylist(), strict=True))
+        if np.isfinite(list(losses.values())).all():
             steps.append(step)
-            losses.append(loss)
-    return steps, np.array(losses).reshape(len(steps), -1)
+            columns.append(losses)
+    shared = [row for row in columns[0] if all(row in losses for losses in columns)] if columns else []
+    paired = np.array([[losses[row] for row in shared] for losses in columns], dtype=np.float64)
+    return steps, paired.reshape(len(steps), len(shared))
 
 
-def _by_heldout_loss(heldout: Mapping[int, pa.Table], metrics: pa.Table, seed: int) -> dict[str, Any]:
-    steps, losses = _select_losses(heldout)
+def _by_heldout_loss(
+    steps: Sequence[int], losses: Floats, metrics: pa.Table, seed: int, *, last: int
+) -> dict[str, Any]:
     best = int(losses.mean(1).argmin())
     bootstrap = RowBootstrap(losses.shape[1], seed=seed)
     _, low, _ = bootstrap.ratio((losses - losses[best]).T)  # paired by row
-    # equal means tie exactly with the best; NaN (one row) cannot be told apart either
+    # equal means tie exactly with the best
     alike = [step for step, bound in zip(steps, low, strict=True) if not bound > 0]
     keep = steps[best]
     rivals = len(alike) - 1
@@ -108,7 +145,7 @@ def _by_heldout_loss(heldout: Mapping[int, pa.Table], metrics: pa.Table, seed: i
         reason += f"; its interval cannot tell step{'s' if rivals > 1 else ''} {others} apart from it."
     else:
         reason += ", and every other step is worse beyond its interval."
-    if keep == steps[-1]:
+    if keep == last:
         reason += " It is the last checkpoint: training longer may still help."
     return {
         "keep_step": keep,
@@ -137,28 +174,25 @@ def _confirmation(metrics: pa.Table, step: int) -> dict[str, Any]:
 
 def _other_rules(
     heldout: Mapping[int, pa.Table],
-    trainer_state: Mapping[str, Sequence[tuple[int, float]]],
+    logged: Sequence[tuple[int, float]],
     metrics: pa.Table,
+    probed: Sequence[int],
+    setting: str,
 ) -> dict[str, dict[str, Any]]:
     """What other rules would have kept, for comparison."""
     rules: dict[str, dict[str, Any]] = {}
-    steps = sorted({row["step"] for row in metrics.select(["step"]).to_pylist()})
-    if heldout:
-        accuracy = {
-            step: float(
-                np.mean(table.filter(pc.equal(table["half"], "select"))["correct"].to_numpy(zero_copy_only=False))
-            )
-            for step, table in sorted(heldout.items())
-        }
+    accuracy = {}
+    for step, table in sorted(heldout.items()):
+        correct = table.filter(pc.equal(table["half"], "select"))["correct"].to_pylist()
+        if correct:
+            accuracy[step] = sum(correct) / len(correct)
+    if accuracy:
         best = max(accuracy, key=lambda step: accuracy[step])
-        rules["held-out accuracy"] = {
-            "keep_step": best,
-            "reason": f"highest exact match, {accuracy[best]:.2f}",
-        }
-    if trainer_state.get("eval_loss"):
-        step, loss = min(trainer_state["eval_loss"], key=lambda pair: pair[1])
-        rules["trainer's eval_loss"] = {"keep_step": step, "reason": f"lowest, {loss:.3g}"}
-    rules["last checkpoint"] = {"keep_step": steps[-1], "reason": "training ended there"}
+        rules["held-out accuracy"] = {"keep_step": best, "reason": f"highest exact match, {accuracy[best]:.2f}"}
+    if logged:
+        step, loss = min(logged, key=lambda pair: pair[1])
+        rules["trainer's eval_loss"] = {"keep_step": step, "reason": f"lowest of the probed steps, {loss:.3g}"}
+    rules["last checkpoint"] = {"keep_step": probed[-1], "reason": "training ended there"}
     for rule in ("relative", "fixed"):
         salient = {
             row["step"]: row["value"]
@@ -168,8 +202,9 @@ def _other_rules(
                 & (pc.field("kind") == "both")
                 & (pc.field("order") == 0)
                 & (pc.field("threshold_rule") == rule)
+                & (pc.field("setting") == f"{setting} tau={MAIN_TAU:g}")
+                & (pc.field("step") > 0)
             ).to_pylist()
-            if row["setting"].endswith(f"tau={MAIN_TAU:g}") and row["step"] > 0
         }
         if salient:
             fewest = min(salient, key=lambda step: salient[step])
