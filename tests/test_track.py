@@ -182,9 +182,8 @@ def test_a_checkpoint_that_changed_is_noticed(
     place = tmp_path / "out" / "checkpoint-2"
     shutil.copytree(tiny_run / "checkpoint-2", place)
     run = whatstuck.track(tiny_base, place, tiny_heldout, tmp_path / "run", **SETTINGS)
-    before = {
-        row["half"]: row["nll"] for row in pq.read_table(run.path / "heldout" / "step-000002.parquet").to_pylist()
-    }
+    losses = run.path / "heldout" / "step-000002.parquet"
+    before = pq.read_table(losses)["nll"].to_pylist()
     shutil.rmtree(place)
     shutil.copytree(tiny_run / "checkpoint-32", place)
     with pytest.raises(WhatStuckError, match="the checkpoint changed; delete this file"):
@@ -192,8 +191,7 @@ def test_a_checkpoint_that_changed_is_noticed(
     model = run.manifest["track"]["model"]["name"]
     (run.path / "values" / model / "step-000002.safetensors").unlink()
     whatstuck.track(tiny_base, place, tiny_heldout, run.path, **SETTINGS)
-    after = {row["half"]: row["nll"] for row in pq.read_table(run.path / "heldout" / "step-000002.parquet").to_pylist()}
-    assert before != after
+    assert pq.read_table(losses)["nll"].to_pylist() != before
 
 
 def test_a_diverged_checkpoint_is_left_out_and_said_to(
@@ -241,7 +239,7 @@ def test_a_copied_run_goes_on_and_another_data_file_is_refused(
 ) -> None:
     copied = shutil.copytree(run.path, tmp_path / "copy", ignore=shutil.ignore_patterns(".lock"))
     whatstuck.track(tiny_base, tiny_run, tiny_heldout, copied, **SETTINGS)
-    with pytest.raises(WhatStuckError, match="6 rows of .* are not in"):
+    with pytest.raises(WhatStuckError, match=r"6 rows of .* are not in"):
         whatstuck.track(tiny_base, tiny_run, tiny_rows, copied, **SETTINGS)
 
 
@@ -259,10 +257,9 @@ def test_another_model_is_refused_and_a_known_one_keeps_its_name(
         whatstuck.track(tiny_full_run / "checkpoint-8", tiny_run, tiny_heldout, run.path, **SETTINGS)
     with pytest.raises(WhatStuckError, match="is the model itself"):
         whatstuck.track(tiny_base, tiny_run, tiny_heldout, tmp_path / "x", baseline=[str(tiny_base)], **SETTINGS)
-    moved = shutil.copytree(tiny_base, tmp_path / "another-name")
-    before = parts(run.path)
-    whatstuck.track(moved, tiny_run, tiny_heldout, run.path, **SETTINGS)
-    assert parts(run.path) == before
+    moved, copied = shutil.copytree(tiny_base, tmp_path / "another-name"), shutil.copytree(run.path, tmp_path / "run")
+    whatstuck.track(moved, tiny_run, tiny_heldout, copied, **SETTINGS)
+    assert parts(copied) == parts(run.path)
 
 
 def test_a_foreign_folder_and_a_second_writer_are_refused(run: whatstuck.Run, tmp_path: Path) -> None:
