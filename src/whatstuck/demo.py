@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 MODEL = "smollm2"
 TRAIN_ROWS = 800
 HELDOUT_ROWS = 48
-STEPS = 64  # checkpoints 0, 1, 2, 4, 8, 16, 32, 64
+STEPS = 48  # checkpoints 0, 1, 2, 4, 8, 16, 32, 48
 TRACK: dict[str, Any] = {"players": 6, "rows": 8, "eval_rows": HELDOUT_ROWS}
 
 
@@ -50,7 +50,7 @@ def training_settings(out: Path, *, seed: int) -> dict[str, Any]:
         "max_steps": STEPS,
         "save_steps": STEPS,
         "eval_rows": 8,  # track scores the held-out rows with intervals; this is only the trainer's log
-        "per_device_train_batch_size": 8,
+        "per_device_train_batch_size": 6,
         "learning_rate": 3e-4,
         "seed": seed,
     }

@@ -102,13 +102,14 @@ class Tables:
             if index in noisy:
                 difference = _recomputed(game, index) - values[-1]
                 noise.append(difference[~difference.isnan()])
-                self._warn(game, noise[-1])
+                self._refuse_broken_cache(game, noise[-1])
         tensors = {"values": torch.stack(values), "row_index": torch.tensor(list(rows))}
         if noise:
             tensors["noise"] = torch.cat(noise)
         write_tensors(part, tensors, self._identity)
 
-    def _warn(self, game: LanguageModelGame, difference: torch.Tensor) -> None:
+    @staticmethod
+    def _refuse_broken_cache(game: LanguageModelGame, difference: torch.Tensor) -> None:
         if difference.abs().max() > _WRONG and game.model.dtype == torch.float32:
             raise WhatStuckError(
                 f"{type(game.model).__name__}: prefix sharing differs from plain forward passes by "
@@ -130,7 +131,7 @@ class Tables:
 
 
 def _recomputed(game: LanguageModelGame, seed: int) -> torch.Tensor:
-    """Some coalitions once more, one by one without sharing; NaN where not computed: `(2^n,)`.
+    """Some coalitions once more, without sharing; NaN where not computed: `(2^n,)`.
 
     The same mathematics in another order of additions: the difference is the numerical noise of the table.
     """
@@ -138,7 +139,7 @@ def _recomputed(game: LanguageModelGame, seed: int) -> torch.Tensor:
     chosen = np.random.default_rng(seed).choice(size, size=min(NOISE_COALITIONS, size), replace=False)
     bits = torch.from_numpy((chosen[:, None] >> np.arange(game.n_players)) & 1).bool()
     table = torch.full((size,), torch.nan, dtype=torch.float64)
-    table[chosen] = plain_log_odds(game.model, game.masked, bits, memory_limit=0)  # batches of one
+    table[chosen] = plain_log_odds(game.model, game.masked, bits, memory_limit=game.memory_limit)
     return table
 
 
