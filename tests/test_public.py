@@ -1,7 +1,9 @@
 """The public face: what is promised, and nothing else; and no extra is needed to look at it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,16 @@ def test_all_names_are_there_and_sorted() -> None:
     assert dir(whatstuck) == whatstuck.__all__
     for name in whatstuck.__all__:
         assert getattr(whatstuck, name).__doc__ or name == "__version__"
+
+
+def test_every_public_name_is_on_its_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `(\w+)", page, flags=re.MULTILINE)
+    assert sorted(table) == whatstuck.__all__
+    run = re.search(r"^\| `Run` \| (.*) \|$", page, flags=re.MULTILINE)
+    assert run is not None
+    members = {name for name in dir(whatstuck.Run) if not name.startswith("_")} | {"manifest"}
+    assert set(re.findall(r"`(\w+)", run[1])) == members - {"path"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

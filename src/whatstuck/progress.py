@@ -3,8 +3,6 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -68,14 +66,3 @@ class Task:
             self._last_line = now
             left = (now - self._start) / self._done * (self._total - self._done)
             logger.info("%s: %d of %d, about %.0f s left", self._description, self._done, self._total, left)
-
-
-@contextmanager
-def timed() -> Iterator[list[float]]:
-    """Seconds that a block takes, in the one element of the list."""
-    seconds = [0.0]
-    start = time.monotonic()
-    try:
-        yield seconds
-    finally:
-        seconds[0] = time.monotonic() - start
