@@ -130,7 +130,10 @@ def train(  # noqa: PLR0913 - one flag each
         _say(plan_training(given), json_line=json_line)
         return
     folder = train_model(given)
-    _say({"out": str(folder), "heldout": str(folder / "heldout.jsonl")}, json_line=json_line)
+    result = {"out": str(folder)}
+    if (folder / "heldout.jsonl").exists():
+        result["heldout"] = str(folder / "heldout.jsonl")
+    _say(result, json_line=json_line)
 
 
 @verb
