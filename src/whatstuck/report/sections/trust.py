@@ -50,7 +50,9 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
     track = run.track
     settings = track.get("settings") or {}
     return {
-        "checks": [check for check in (_dtype(run), _gap(run), *_noise(run), _rows(run), _skipped(run)) if check],
+        "checks": [
+            check for check in (_dtype(run), _gap(run), _single(), *_noise(run), _rows(run), _skipped(run)) if check
+        ],
         "warnings": [str(warning) for warning in track.get("warnings") or []],
         "made": _made(run),
         "versions": sorted((track.get("versions") or {}).items()),
@@ -87,6 +89,14 @@ def _dtype(run: Run) -> dict[str, str]:
         )
         return _check("Scoring precision", sentence, fine=False)
     return _check("Scoring precision", f"The models were scored in {dtype}.", fine=True)
+
+
+def _single() -> dict[str, str]:
+    sentence = (
+        "The sparsest explanation need not be the only one: another of the same total strength may have other "
+        "interactions. Which single ones are certain is not computed yet."
+    )
+    return _check("Single interactions", sentence, fine=False)
 
 
 def _gap(run: Run) -> dict[str, str]:
