@@ -91,3 +91,9 @@ def test_the_demo_end_to_end_on_a_tiny_model(tiny_base: Path, tmp_path: Path, mo
     assert run.verdict["keep_step"] in run.steps
     assert run.report.stat().st_size < 2_000_000
     assert demo.run_demo(tmp_path / "demo").verdict == run.verdict
+    assert run.manifest["track"]["data"]["assumed"] is False
+    assert not run.manifest["track"]["warnings"]
+    trained_on = whatstuck.track(
+        tiny_base, tmp_path / "demo" / "training", tmp_path / "demo" / "rows.jsonl", tmp_path / "run", players=4, rows=3
+    )
+    assert trained_on.manifest["track"]["data"]["split"] == "train"

@@ -98,6 +98,15 @@ def test_before_a_divergence_training_longer_is_no_advice() -> None:
     assert "diverged at step 8" in verdict["reason"]
 
 
+def test_rows_that_are_only_taken_to_be_held_out_cost_confidence() -> None:
+    recorder = Recorder("model", SETTING)
+    heldout = {0: losses(5, 1), 4: losses(2, 2)}
+    record_heldout(heldout, recorder, seed=0)
+    verdict = decide(heldout, {}, recorder.table(), [], setting=SETTING, assumed=True, seed=0)
+    assert (verdict["keep_step"], verdict["confidence"]) == (4, "medium")
+    assert "they are taken to be" in verdict["reason"]
+
+
 def test_rows_are_paired_by_their_id() -> None:
     """Another order, and rows that only one step knows, must not mix rows up."""
     base = losses(2.0, 2)

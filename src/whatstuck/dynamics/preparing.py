@@ -69,6 +69,7 @@ class Preparation:
         self.run = RunFolder(settings.out)
         self.before: Json = self.run.manifest().get("track", {})
         self.warnings: list[str] = []
+        self.assumed = False  # whether nothing says that the rows were held out
         self.device = _device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         base = resolve_model(settings.model)
@@ -147,6 +148,7 @@ class Preparation:
         split = settings.split
         if split == "auto":
             split, sure = _split_of(settings.data, self.subject.checkpoints)
+            self.assumed = not sure
             if not sure:
                 self._warn(
                     f"{settings.data.name} is taken for rows that were not trained on, since nothing says otherwise; "

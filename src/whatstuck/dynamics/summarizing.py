@@ -51,6 +51,7 @@ def summarize(run: RunFolder, *, seed: int) -> None:
             statements(metrics, main),
             setting=main,
             diverged=section["diverged"],
+            assumed=section["data"]["assumed"],
             seed=seed,
         )
         write_table(path, metrics, {"inputs": inputs})
@@ -66,7 +67,7 @@ def _inputs(run: RunFolder, section: Json) -> str:
         parts += run.part("interactions", name).glob("*.parquet")
     hashes = {str(part.relative_to(run.path)): file_hash(part) for part in parts}
     described = [section[key] for key in ("settings", "seed", "checkpoints", "trainer_state", "diverged")]
-    return content_hash([__version__, names, described, hashes])
+    return content_hash([__version__, names, described, section["data"]["assumed"], hashes])
 
 
 def _settings(section: Json) -> list[str]:

@@ -210,6 +210,7 @@ class Tracking:
                 "rows": len(prepared.rows),
                 "probed": len(chosen),
                 "split": "/".join(sorted({row.split for row in prepared.rows})),
+                "assumed": prepared.assumed,
             },
             "skipped": dict(prepared.selection.skipped) if grown else before.get("skipped", {}),
             "trainer_state": {name: sorted([step, value] for step, value in logged[name].items()) for name in logged},

@@ -44,6 +44,7 @@ def decide(
     *,
     setting: str,
     diverged: Sequence[int] = (),
+    assumed: bool = False,
     seed: int,
 ) -> dict[str, Any]:
     """The verdict of a run, as verdict.json holds it.
@@ -55,6 +56,7 @@ def decide(
         statements: Sentences about what changed, shown beside the decision.
         setting: The main extraction setting.
         diverged: Steps that were left out because the training diverged there.
+        assumed: Whether the held-out rows are only taken to be held out; that costs confidence.
         seed: Seed of the bootstrap.
     """
     probed = sorted(set(metrics["step"].to_pylist()))
@@ -76,6 +78,9 @@ def decide(
             "No held-out metric: give --data rows that the training did not see, or train with evaluation on. "
             "Interaction signals alone have not earned the right to choose a checkpoint."
         )
+    if assumed and verdict["signals"]["metric"] == "heldout_loss":
+        verdict["reason"] += " Nothing says that these rows were held out; they are taken to be."
+        verdict["confidence"] = {"high": "medium"}.get(verdict["confidence"], verdict["confidence"])
     if diverged:
         listed = ", ".join(map(str, diverged))
         verdict["reason"] += f" The training diverged at step {listed}: left out."
