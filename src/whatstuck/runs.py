@@ -9,10 +9,8 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from safetensors.torch import save_file
 
 from whatstuck._version import __version__
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import whole
 
 FORMAT_VERSION = 1
 
@@ -122,26 +121,9 @@ class RunFolder:
 # --- parts
 
 
-@contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name once it is whole and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it private; runs are shared
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON, whole or not at all."""
-    with _renamed(path) as temporary:
+    with whole(path) as temporary:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -150,7 +132,7 @@ def write_table(path: Path, table: pa.Table, metadata: Mapping[str, Any] | None 
     """Write a Parquet table, whole or not at all, with its metadata as one JSON value."""
     if metadata is not None:
         table = table.replace_schema_metadata({"whatstuck": json.dumps(metadata, sort_keys=True)})
-    with _renamed(path) as temporary:
+    with whole(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
@@ -178,7 +160,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 
     The metadata is one JSON value: several keys would be written in random order, and parts must be byte-identical.
     """
-    with _renamed(path) as temporary:
+    with whole(path) as temporary:
         save_file(dict(tensors), temporary, {"whatstuck": json.dumps(metadata, sort_keys=True)})
 
 

@@ -5,7 +5,6 @@ Nothing needs to be configured for the shapes that people train on (`shapes.py`)
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from whatstuck.datasets.rows import SPLITS, Message, Row, row_hash
 from whatstuck.datasets.shapes import Shape, find_shape, parse_record
 from whatstuck.datasets.tables import open_table, read_label_names
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import whole
 
 
 def read_rows(
@@ -98,7 +98,7 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
 
     Args:
         rows: The rows; their ids must differ.
-        path: File to write; its folder must exist, and its name end in `.jsonl`.
+        path: File to write; its name must end in `.jsonl`.
 
     Raises:
         WhatStuckError: If two rows share an id, or the name ends otherwise.
@@ -108,13 +108,8 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
         raise WhatStuckError(f"{path.name}: rows are written as JSONL: give a name that ends in .jsonl")
     if len({row.row_id for row in rows}) < len(rows):
         raise WhatStuckError(f"{path.name}: two rows share a row_id: give each its own")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(_as_record(row), ensure_ascii=False) + "\n" for row in rows)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(_as_record(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def _as_record(row: Row) -> dict[str, Any]:

@@ -5,7 +5,6 @@ of their id: one half may choose the checkpoint, the other only reports on the c
 """
 
 import hashlib
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 
+from whatstuck.interactions.coalitions import accepted_options
 from whatstuck.runs import read_table, table_metadata
 
 BATCH_SIZE = 16
@@ -92,14 +92,11 @@ def _batch(model: PreTrainedModel, rows: Sequence[ScoredRow], pad_token_id: int)
     for index, sequence in enumerate(sequences):
         ids[index, width - len(sequence) :] = torch.tensor(sequence)
         mask[index, width - len(sequence) :] = 1
-    accepted = inspect.signature(model.forward).parameters
     keep = max(len(row.target_ids) for row in rows) + 1
-    options: dict[str, Any] = {"attention_mask": mask.to(model.device), "use_cache": False}
-    if "position_ids" in accepted:
-        options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0).to(model.device)
-    if "logits_to_keep" in accepted:
-        options["logits_to_keep"] = keep
-    logits = model(input_ids=ids.to(model.device), **options).logits[:, -keep:]
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    options = accepted_options(model, position_ids=positions, logits_to_keep=keep)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits[:, -keep:]
     results = []
     for index, row in enumerate(rows):
         predicted = logits[index, -len(row.target_ids) - 1 : -1].double()  # (m, vocabulary)

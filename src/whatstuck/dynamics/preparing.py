@@ -83,6 +83,7 @@ class Preparation:
                 for mismatch in (base_mismatch(checkpoint, base), template_mismatch(checkpoint, base)):
                     if mismatch is not None:
                         self._warn(mismatch)
+        self.data_sha256 = file_hash(settings.data)
         self.rows = self._read_rows()
         self.selection = Selection(
             self.rows,
@@ -147,7 +148,7 @@ class Preparation:
         settings = self.settings
         split = settings.split
         if split == "auto":
-            split, sure = _split_of(settings.data, self.subject.checkpoints)
+            split, sure = _split_of(self.data_sha256, self.subject.checkpoints)
             self.assumed = not sure
             if not sure:
                 self._warn(
@@ -169,7 +170,7 @@ class Preparation:
     def _refuse_other_rows(self, rows: Sequence[Row]) -> None:
         """A data file may grow, but it must hold the rows that the run is about."""
         path = self.run.part("rows.parquet")
-        if path.exists() and self.before and file_hash(self.settings.data) != self.before["data"]["sha256"]:
+        if path.exists() and self.before and self.data_sha256 != self.before["data"]["sha256"]:
             missing = set(read_table(path)["row_id"].to_pylist()) - {row.row_id for row in rows}
             if missing:
                 raise WhatStuckError(
@@ -194,9 +195,8 @@ def _subject(
     return Subject(name, path, tokenizer, token, checkpoints, prints)
 
 
-def _split_of(data: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Literal["heldout", "train"], bool]:
+def _split_of(digest: str, checkpoints: Sequence[Checkpoint]) -> tuple[Literal["heldout", "train"], bool]:
     """Whether rows were held out, from what `whatstuck train` left beside the checkpoints; and whether that is sure."""
-    digest = file_hash(data)
     for folder in {checkpoint.path.parent for checkpoint in checkpoints}:
         record, heldout = folder / "whatstuck_train.json", folder / "heldout.jsonl"
         if record.exists() and digest == json.loads(record.read_text(encoding="utf-8")).get("data_sha256"):

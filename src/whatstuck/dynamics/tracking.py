@@ -21,7 +21,7 @@ from whatstuck.dynamics.summarizing import summarize
 from whatstuck.errors import WhatStuckError
 from whatstuck.models import Checkpoint, CheckpointedModel, fingerprint, trainer_metrics
 from whatstuck.progress import Task
-from whatstuck.runs import Json, file_hash, read_table, step_name, versions, write_table
+from whatstuck.runs import Json, read_table, step_name, versions, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ class Tracking:
             "diverged": sorted({*before.get("diverged", []), *self.diverged}),
             "data": {
                 "path": str(self.settings.data),
-                "sha256": file_hash(self.settings.data),
+                "sha256": prepared.data_sha256,
                 "rows": len(prepared.rows),
                 "probed": len(chosen),
                 "split": "/".join(sorted({row.split for row in prepared.rows})),

@@ -197,17 +197,18 @@ def _forward(
     model: PreTrainedModel, ids: torch.Tensor, offset: int, cache: DynamicCache | None, keep: int
 ) -> torch.Tensor:
     """Logits of the last `keep` positions, shape `(batch, keep, vocabulary)`; `cache` grows in place."""
-    accepted = inspect.signature(model.forward).parameters
-    options: dict[str, Any] = {"use_cache": cache is not None}
+    positions = torch.arange(offset, offset + ids.shape[1], device=ids.device).expand(len(ids), -1)
+    options = accepted_options(model, position_ids=positions, logits_to_keep=keep)
     if cache is not None:
         options["past_key_values"] = cache
-    if "position_ids" in accepted:
-        positions = torch.arange(offset, offset + ids.shape[1], device=ids.device)
-        options["position_ids"] = positions.expand(len(ids), -1)
-    if "logits_to_keep" in accepted:
-        options["logits_to_keep"] = keep
-    logits: torch.Tensor = model(input_ids=ids, **options).logits
+    logits: torch.Tensor = model(input_ids=ids, use_cache=cache is not None, **options).logits
     return logits[:, -keep:]
+
+
+def accepted_options(model: PreTrainedModel, **options: Any) -> dict[str, Any]:
+    """Those of the options that the model's forward takes; not every architecture takes all."""
+    accepted = inspect.signature(model.forward).parameters
+    return {name: value for name, value in options.items() if name in accepted}
 
 
 def _double(cache: DynamicCache) -> DynamicCache:

@@ -1,7 +1,5 @@
 """The page: a list of sections, each a builder and a template, written into one file that needs nothing else."""
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -12,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import whole
 from whatstuck.report.reading import SETS, Run, read_run
 from whatstuck.report.sections import changes, prompt, ratios, trust, verdict
 from whatstuck.report.words import PLAIN_NAMES
@@ -54,7 +53,8 @@ def write_report(run: Path, *, text: bool = True) -> Path:
     page = make_page(run, text=text)
     target = Path(run) / FILE_NAME
     try:
-        _replace(target, page)
+        with whole(target) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise WhatStuckError(f"{target} cannot be written ({error.strerror}): make the folder writable") from error
     return target
@@ -87,14 +87,3 @@ def render(run: Run, *, text: bool) -> str:
         model=run.track["model"]["name"],
         imprecise=trust.imprecise(run),
     )
-
-
-def _replace(target: Path, page: str) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(name).chmod(0o644)  # mkstemp makes it private; pages are shared
-        Path(name).replace(target)
-    finally:
-        Path(name).unlink(missing_ok=True)
