@@ -6,7 +6,6 @@ invented. No number in it says anything about any model.
 """
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +14,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-SETTING = "paper kappa=0.05*step"
-MODEL = "tiny-base"
-BASELINE = "other-model"
+from fake_metrics import BASELINE, FLOOR, MODEL, NAN, SETTING, FakeMetrics
+from whatstuck.dynamics.certainty import Ranges
+
 NAMES = ("Mira", "Tom", "Ada", "Levi", "Noor", "Ines", "Oskar", "Yara")
 THINGS = ("kitchen", "garden", "lantern", "harbour", "violin", "orchard", "compass", "meadow")
-NAN = float("nan")
-CHANGED = ("removed", "preserved", "emerged")
 
 
-@dataclass
-class FakeRun:
-    """What to write, with a knob for each case that the page must survive."""
-
-    steps: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32, 64)
-    rows: int = 20
-    players: int = 6
-    keep: int | None = 32
-    heldout: bool = True
-    baseline: bool = True
-    unknown: bool = False  # every statistic NaN
-    dtype: str = "float32"
-    warnings: tuple[str, ...] = ("the adapter names another base model: /home/me/models/base",)
-    texts: dict[int, tuple[str, list[str], str]] = field(default_factory=dict)  # row -> prompt, words, answer
-    seed: int = 0
+class FakeRun(FakeMetrics):
+    """Writes the folder."""
 
     def write(self, folder: Path) -> Path:
         """Write the run folder and return its path."""
-        self.random = np.random.default_rng(self.seed)
-        self.records: list[dict[str, Any]] = []
+        self.__post_init__()  # the same numbers every time
         folder.mkdir(parents=True, exist_ok=True)
         ids = self._rows(folder)
         effects = self._effects()
-        for step, effect in zip(self.steps, effects, strict=True):
-            self._interactions(folder, ids, step, effect)
+        ranges = [self._ranges(effect) for effect in effects]
+        for step, effect, around in zip(self.steps, effects, ranges, strict=True):
+            self._interactions(folder, ids, step, effect, around)
         self._statistics(effects)
+        if self.certainty:
+            self._certain(effects, ranges)
         if self.heldout:
             self._heldout(folder)
         table = pa.Table.from_pylist([self._nan(record) for record in self.records])
@@ -110,9 +96,19 @@ class FakeRun:
             effects.append((fading * np.exp(-step / 2) + staying * (1 + 0.5 * came) + coming * came) * jitter)
         return effects
 
-    def _interactions(self, folder: Path, ids: list[str], step: int, effect: np.ndarray) -> None:
-        row, kind, mask = np.nonzero(np.abs(effect) > 1e-4)
-        value = effect[row, kind, mask]
+    def _ranges(self, effect: np.ndarray) -> Ranges:
+        """Ranges around every value; some of those that are zero may be something, most are next to nothing."""
+        there = (effect != 0) | (self.random.random(effect.shape) < 0.03)
+        there[:, :, 0] = there[:, 1, [1 << player for player in range(self.players)]] = False
+        below, above = (
+            np.where(there, self.looseness * self.random.exponential(0.04, effect.shape), FLOOR) for _ in range(2)
+        )
+        return Ranges(effect - below, effect + above)
+
+    def _interactions(self, folder: Path, ids: list[str], step: int, effect: np.ndarray, around: Ranges) -> None:
+        row, kind, mask = np.nonzero((np.abs(effect) > FLOOR) | (self.certainty & (around.most > FLOOR)))
+        value = np.where(np.abs(effect) > FLOOR, effect, 0.0)[row, kind, mask]
+        nothing = np.full(len(row), NAN)
         table = pa.table(
             {
                 "row_id": [ids[index] for index in row],
@@ -121,11 +117,13 @@ class FakeRun:
                 "mask": mask.astype(np.int64),
                 "order": np.bitwise_count(mask).astype(np.int64),
                 "value": value,
-                "low": np.full(len(row), NAN),
-                "high": np.full(len(row), NAN),
+                "low": around.low[row, kind, mask] if self.certainty else nothing,
+                "high": around.high[row, kind, mask] if self.certainty else nothing,
             }
         )
         note = {SETTING: {"kappa": 0.05, "gap": [0.002] * self.rows, "violation": [0.0] * self.rows}}
+        if self.certainty:
+            note[SETTING]["range_floor"] = FLOOR
         name = f"step-{step:06d}"
         self._part(folder / "interactions" / MODEL / f"{name}.parquet", table, note)
         values = folder / "values" / MODEL / f"{name}.safetensors"
@@ -137,123 +135,6 @@ class FakeRun:
     def _part(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.replace_schema_metadata({"whatstuck": json.dumps(note)}), path)
-
-    # --- metrics
-
-    def _nan(self, record: dict[str, Any]) -> dict[str, Any]:
-        numbers = ("value", "low", "high", "null_mean", "null_low", "null_high")
-        return {**record, **dict.fromkeys(numbers, NAN)} if self.unknown else record
-
-    def _add(self, step: int, metric: str, subset: str, value: float, spread: float = 0.0, **more: Any) -> None:
-        tau, null = more.pop("tau", None), more.pop("null", ("", NAN, NAN))
-        low = float(value - spread)
-        low = max(low, 0.0) if metric in ("count", "mass", "heldout_accuracy") else low
-        self.records.append(
-            {
-                "model": MODEL,
-                "step": step,
-                "metric": metric,
-                "set": subset,
-                "kind": more.pop("kind", "both"),
-                "order": more.pop("order", 0),
-                "threshold_rule": more.pop("rule", "none"),
-                "baseline": more.pop("baseline", ""),
-                "setting": SETTING if tau is None else f"{SETTING} tau={tau:g}",
-                "value": float(value),
-                "low": low if self.rows > 1 else NAN,
-                "high": float(value + spread) if self.rows > 1 else NAN,
-                "null_kind": null[0],
-                "null_mean": null[1],
-                "null_low": null[1] - null[2],
-                "null_high": null[1] + null[2],
-                **more,
-            }
-        )
-
-    def _mean(self, step: int, metric: str, subset: str, column: np.ndarray, **more: Any) -> None:
-        spread = 1.96 * column.std(ddof=1) / np.sqrt(len(column)) if len(column) > 1 else 0.0
-        self._add(step, metric, subset, column.mean(), spread, **more)
-
-    def _statistics(self, effects: list[np.ndarray]) -> None:
-        scales = [np.abs(effect.sum((1, 2))) for effect in effects]
-        before: dict[str, np.ndarray] = {}
-        for index, step in enumerate(self.steps):
-            base, now = effects[0], effects[index]
-            self._mean(step, "scale", "all", scales[index])
-            self._add(step, "gap", "all", 0.002, 0.002)
-            parts = _masses(base, now)
-            previous = _masses(effects[max(index - 1, 0)], now)
-            gain = float((base * now).sum() / (base**2).sum())
-            scaled = _masses(base * gain, now)
-            for subset in CHANGED:
-                total = parts[subset].sum((1, 2))
-                self._mean(step, "mass", subset, total, null=("mismatched_row", total.mean() * 0.8, 0.1))
-                self._mean(step, "mass_gain", subset, scaled[subset].sum((1, 2)))
-                self._mean(step, "mass_previous", subset, previous[subset].sum((1, 2)))
-                if index and subset != "preserved":
-                    self._mean(step, "mass_change", subset, total - before[subset])
-                before[subset] = total
-            self._add(
-                step, "cosine", "all", float((base * now).sum() / np.sqrt((base**2).sum() * (now**2).sum())), 0.05
-            )
-            self._add(step, "gain", "all", gain, 0.06)
-            self._add(step, "high_order_share", "all", 0.21 + 0.02 * index, 0.04)
-            self._ratios(step, "none", {"all": np.abs(now), **parts}, now)
-        for tau in (0.003, 0.01, 0.03, 0.1, 0.3):
-            for rule in ("relative", "fixed"):
-                self._sets(effects, [scale.mean() for scale in scales], rule, tau)
-        self._add(0, "noise_floor", "all", 2.1e-5)
-        self._add(0, "salient_from_noise", "all", 0.05, 0.05, rule="fixed", tau=0.03)
-        self._add(0, "salient_flipped_by_noise", "all", 0.1, 0.1, rule="fixed", tau=0.03)
-
-    def _sets(self, effects: list[np.ndarray], scales: list[float], rule: str, tau: float) -> None:
-        preserved = None
-        for index, step in enumerate(self.steps):
-            effect = effects[index]
-            now = np.abs(effect) > tau * scales[index if rule == "relative" else 0]
-            base = np.abs(effects[0]) > tau * scales[0]
-            preserved = now if preserved is None else preserved & now
-            members = {
-                "all": now,
-                "removed": base & ~now,
-                "preserved": preserved,
-                "emerged": now & ~preserved,
-                "reappeared": now & ~preserved & base,
-                "sign_changed": preserved & (np.sign(effect) != np.sign(effects[0])),
-            }
-            where = {"rule": rule, "tau": tau}
-            for subset, member in members.items():
-                strength = np.where(member, effects[0] if subset == "removed" else effect, 0.0)
-                self._by_order(step, "count", subset, member.astype(float), where)
-                self._by_order(step, "strength_positive", subset, np.maximum(strength, 0), where)
-                self._by_order(step, "strength_negative", subset, np.minimum(strength, 0), where)
-            if tau == 0.03:
-                self._ratios(
-                    step, rule, {name: np.where(members[name], np.abs(effect), 0) for name in ("all", *CHANGED)}, effect
-                )
-
-    def _by_order(self, step: int, metric: str, subset: str, values: np.ndarray, where: dict[str, Any]) -> None:
-        self._mean(step, metric, subset, values.sum((1, 2)), **where)
-        if where["tau"] == 0.03:
-            order = np.bitwise_count(np.arange(values.shape[2]))
-            for wanted in range(1, self.players + 1):
-                self._mean(step, metric, subset, values[:, :, order == wanted].sum((1, 2)), order=wanted, **where)
-
-    def _ratios(self, step: int, rule: str, strengths: dict[str, np.ndarray], signed: np.ndarray) -> None:
-        where = {"rule": rule} if rule == "none" else {"rule": rule, "tau": 0.03}
-        for subset, strength in strengths.items():
-            total = strength.sum()
-            rho = float(np.abs((np.sign(signed) * strength).sum((1, 2))).sum() / total) if total else NAN
-            self._add(step, "rho", subset, rho, 0.06, null=("sign_flip", 0.2, 0.04), **where)
-            if self.baseline:
-                for kind, level in (("mismatched_row", 0.18), ("order_stratified", 0.24)):
-                    shared = 0.3 + 0.15 * (subset == "preserved") if total else NAN
-                    self._add(step, "gamma", subset, shared, 0.05, null=(kind, level, 0.05), baseline=BASELINE, **where)
-            if rule != "none":
-                for metric in ("sufficiency_ce", "sufficiency_ce_bias"):
-                    self._add(step, metric, subset, 0.6, 0.1, null=("empty_set", float(np.log(2)), 0.0), **where)
-                if subset != "all":
-                    self._add(step, "contribution", subset, 0.05, 0.02, null=("sign_flip", 0.0, 0.02), **where)
 
     # --- held-out rows, run.json, verdict.json
 
@@ -331,8 +212,3 @@ class FakeRun:
         }
         for name, content in (("run.json", {"format_version": 1, "track": track}), ("verdict.json", verdict)):
             (folder / name).write_text(json.dumps(content), encoding="utf-8")
-
-
-def _masses(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-    kept = np.where(np.sign(before) == np.sign(after), np.minimum(np.abs(before), np.abs(after)), 0.0)
-    return {"removed": np.abs(before) - kept, "preserved": kept, "emerged": np.abs(after) - kept}

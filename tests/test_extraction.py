@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from whatstuck.errors import WhatStuckError
-from whatstuck.interactions.extraction import MAX_PLAYERS, Interactions, extract_interactions
+from whatstuck.interactions.extraction import MAX_CERTAIN_PLAYERS, MAX_PLAYERS, Interactions, extract_interactions
 from whatstuck.interactions.transforms import mobius, orders, reconstruct
 
 ROUNDING = 1e-10  # relative to the values
@@ -87,7 +87,7 @@ def small_tables(draw: st.DrawFn) -> tuple[np.ndarray, float]:
 @given(small_tables())
 def test_small_tables_against_linear_programming(table: tuple[np.ndarray, float]) -> None:
     values, kappa = table
-    found = extract_interactions(values, noise_bound=kappa)
+    found = extract_interactions(values, mode="paper", noise_bound=kappa)
     optimum = linear_program(values[0], kappa)
     size = np.abs(values - values[0, 0]).max()
     tolerance = 1e-6 * optimum + 1e-7 * size  # of the other solver
@@ -106,7 +106,7 @@ def test_small_tables_against_linear_programming(table: tuple[np.ndarray, float]
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0, 3.0])
 def test_realistic_tables_against_linear_programming(n: int, count: int, share: float) -> None:
     values, kappa = games(n, count, seed=n)
-    found = extract_interactions(values, noise_bound=share * kappa)
+    found = extract_interactions(values, mode="paper", noise_bound=share * kappa)
     optimum = torch.tensor([linear_program(row, share * kappa) for row in values], dtype=torch.float64)
     assert (found.gap <= 1e-3).all()
     assert (found.objective <= 1.001 * optimum).all()
@@ -119,7 +119,7 @@ def test_realistic_tables_against_linear_programming(n: int, count: int, share: 
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_ten_players(share: float) -> None:
     values, kappa = games(10, 20, seed=3)
-    found = extract_interactions(values, noise_bound=share * kappa)
+    found = extract_interactions(values, mode="paper", noise_bound=share * kappa)
     assert (found.gap <= 1e-2).double().mean() >= 0.95
     assert (misfit(found, values) <= share * kappa + ROUNDING).all()
     # the certificate of one table is worth nothing if the objective is: half AND, half OR is far above
@@ -132,7 +132,7 @@ def test_single_interactions_are_recovered_exactly() -> None:
     both = (mask & 0b00110) == 0b00110
     any_of = (mask & 0b11001) != 0
     values = np.stack([1.0 + 2.0 * both, -3.0 * any_of, 2.0 * both - 3.0 * any_of])
-    found = extract_interactions(values, noise_bound=0.0, gap_tolerance=1e-6)
+    found = extract_interactions(values, mode="paper", noise_bound=0.0, gap_tolerance=1e-6)
     expected = torch.zeros(3, 2, 32, dtype=torch.float64)
     expected[0, 0, 0b00110] = expected[2, 0, 0b00110] = 2
     expected[1, 1, 0b11001] = expected[2, 1, 0b11001] = -3
@@ -142,19 +142,19 @@ def test_single_interactions_are_recovered_exactly() -> None:
 def test_a_single_effect_shrinks_by_the_noise_bound() -> None:
     values = np.zeros((1, 8))
     values[0, 7] = 2.0
-    assert extract_interactions(values, noise_bound=0.5).objective[0] == pytest.approx(1.5, rel=1e-3)
+    assert extract_interactions(values, mode="paper", noise_bound=0.5).objective[0] == pytest.approx(1.5, rel=1e-3)
 
 
 @functools.cache
 def example() -> tuple[np.ndarray, float, Interactions]:
     values, kappa = games(5, 6, seed=11)
-    return values, kappa, extract_interactions(values, noise_bound=kappa, gap_tolerance=1e-5)
+    return values, kappa, extract_interactions(values, mode="paper", noise_bound=kappa, gap_tolerance=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.125, -1.0, 1024.0])
 def test_scaling_by_powers_of_two_changes_nothing_else(factor: float) -> None:
     values, kappa, found = example()
-    scaled = extract_interactions(factor * values, noise_bound=abs(factor) * kappa, gap_tolerance=1e-5)
+    scaled = extract_interactions(factor * values, mode="paper", noise_bound=abs(factor) * kappa, gap_tolerance=1e-5)
     assert torch.equal(scaled.and_, factor * found.and_)
     assert torch.equal(scaled.or_, factor * found.or_)
     assert torch.equal(scaled.iterations, found.iterations)
@@ -164,26 +164,28 @@ def test_scaling_by_powers_of_two_changes_nothing_else(factor: float) -> None:
 @given(st.floats(1e-9, 1e9), st.floats(-10, 10))
 def test_scaling_and_shifting(factor: float, shift: float) -> None:
     values, kappa, found = example()
-    moved = extract_interactions(factor * (values + shift), noise_bound=factor * kappa, gap_tolerance=1e-5)
+    moved = extract_interactions(
+        factor * (values + shift), mode="paper", noise_bound=factor * kappa, gap_tolerance=1e-5
+    )
     torch.testing.assert_close(moved.objective, factor * found.objective, rtol=2e-5, atol=0)
 
 
 def test_swapping_present_and_absent_swaps_and_and_or() -> None:
     values, _, _ = example()
-    plain = extract_interactions(values, noise_bound=0.0, gap_tolerance=1e-5)
-    swapped = extract_interactions(-values[:, ::-1], noise_bound=0.0, gap_tolerance=1e-5)
+    plain = extract_interactions(values, mode="paper", noise_bound=0.0, gap_tolerance=1e-5)
+    swapped = extract_interactions(-values[:, ::-1], mode="paper", noise_bound=0.0, gap_tolerance=1e-5)
     torch.testing.assert_close(swapped.objective, plain.objective, rtol=2e-5, atol=0)
 
 
 @pytest.mark.parametrize("n", [5, 8])
 def test_a_row_does_not_depend_on_the_rows_beside_it(n: int) -> None:
     values, kappa = games(n, 9, seed=5)
-    together = extract_interactions(values, noise_bound=kappa)
-    again = extract_interactions(values, noise_bound=kappa)
+    together = extract_interactions(values, mode="paper", noise_bound=kappa)
+    again = extract_interactions(values, mode="paper", noise_bound=kappa)
     assert torch.equal(together.and_, again.and_)
     assert torch.equal(together.or_, again.or_)
     for rows in ([4], [7, 1, 2], [8, 8, 8, 0, 3, 5, 6]):
-        apart = extract_interactions(values[rows], noise_bound=kappa)
+        apart = extract_interactions(values[rows], mode="paper", noise_bound=kappa)
         torch.testing.assert_close(apart.and_, together.and_[rows], rtol=0, atol=1e-9)
         torch.testing.assert_close(apart.or_, together.or_[rows], rtol=0, atol=1e-9)
 
@@ -191,7 +193,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(n: int) -> None:
 def test_blocks_of_rows_are_put_together_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     values, kappa, found = example()
     monkeypatch.setattr("whatstuck.interactions.extraction._BLOCK_ENTRIES", {"cpu": 64})
-    blocks = extract_interactions(values, noise_bound=kappa, gap_tolerance=1e-5)
+    blocks = extract_interactions(values, mode="paper", noise_bound=kappa, gap_tolerance=1e-5)
     torch.testing.assert_close(blocks.and_, found.and_, rtol=0, atol=1e-9)
 
 
@@ -200,7 +202,7 @@ def test_stopping_early_gives_the_best_point_so_far_and_says_how_good_it_is() ->
     optimum = torch.tensor([linear_program(row, kappa) for row in values], dtype=torch.float64)
     last = torch.full_like(optimum, torch.inf)
     for limit in (25, 50, 75, 100):  # the points that are compared are every 25 iterations apart
-        found = extract_interactions(values, noise_bound=kappa, max_iterations=limit, gap_tolerance=1e-9)
+        found = extract_interactions(values, mode="paper", noise_bound=kappa, max_iterations=limit, gap_tolerance=1e-9)
         assert found.iterations.max() == limit
         assert (found.violation <= ROUNDING).all()
         assert (found.objective >= optimum * (1 - 1e-6)).all()
@@ -213,7 +215,7 @@ def test_stopping_early_gives_the_best_point_so_far_and_says_how_good_it_is() ->
 @pytest.mark.parametrize("limit", [1, 10])
 def test_stopping_at_once_is_honest_too(limit: int) -> None:
     values, kappa = games(6, 4, seed=2)
-    found = extract_interactions(values, noise_bound=kappa, max_iterations=limit)
+    found = extract_interactions(values, mode="paper", noise_bound=kappa, max_iterations=limit)
     optimum = torch.tensor([linear_program(row, kappa) for row in values], dtype=torch.float64)
     assert (found.violation <= ROUNDING).all()
     assert (found.gap > 1e-3).all()
@@ -223,11 +225,11 @@ def test_stopping_at_once_is_honest_too(limit: int) -> None:
 def test_rows_within_the_noise_have_no_interactions() -> None:
     values, kappa, found = example()
     quiet = np.full((1, 32), 3.0)
-    mixed = extract_interactions(np.concatenate([quiet, values]), noise_bound=kappa, gap_tolerance=1e-5)
+    mixed = extract_interactions(np.concatenate([quiet, values]), mode="paper", noise_bound=kappa, gap_tolerance=1e-5)
     assert mixed.objective[0] == mixed.gap[0] == mixed.violation[0] == mixed.iterations[0] == 0
     assert not mixed.and_[0].any()
     torch.testing.assert_close(mixed.objective[1:], found.objective, rtol=2e-5, atol=0)
-    loose = extract_interactions(values, noise_bound=float(np.ptp(values)))
+    loose = extract_interactions(values, mode="paper", noise_bound=float(np.ptp(values)))
     assert not loose.and_.any()
     assert not loose.gap.any()
 
@@ -235,27 +237,27 @@ def test_rows_within_the_noise_have_no_interactions() -> None:
 def test_each_row_has_its_noise_bound() -> None:
     values, kappa, _ = example()
     bounds = kappa * np.linspace(0, 2, len(values))
-    found = extract_interactions(values, noise_bound=bounds)
+    found = extract_interactions(values, mode="paper", noise_bound=bounds)
     assert (misfit(found, values) <= torch.as_tensor(bounds) + ROUNDING).all()
-    alone = extract_interactions(values[2:3], noise_bound=float(bounds[2]))
+    alone = extract_interactions(values[2:3], mode="paper", noise_bound=float(bounds[2]))
     torch.testing.assert_close(found.objective[2:3], alone.objective, rtol=2e-3, atol=0)
 
 
 def test_arrays_and_tensors_of_any_real_type() -> None:
     values = np.arange(8).reshape(1, 8) % 3
-    expected = extract_interactions(values, noise_bound=0.1)
+    expected = extract_interactions(values, mode="paper", noise_bound=0.1)
     for same in (
         torch.tensor(values, dtype=torch.float32, requires_grad=True),
         values.astype(np.longdouble),
         values.astype(np.float32)[:, ::-1][:, ::-1],
     ):
-        found = extract_interactions(same, noise_bound=torch.tensor([0.1], dtype=torch.float64))
+        found = extract_interactions(same, mode="paper", noise_bound=torch.tensor([0.1], dtype=torch.float64))
         assert torch.equal(found.and_, expected.and_)
         assert not found.and_.requires_grad
 
 
 def test_no_rows_give_no_interactions() -> None:
-    assert extract_interactions(np.zeros((0, 8)), noise_bound=0.1).and_.shape == (0, 8)
+    assert extract_interactions(np.zeros((0, 8)), mode="paper", noise_bound=0.1).and_.shape == (0, 8)
 
 
 TABLE = np.zeros((2, 8))
@@ -265,28 +267,39 @@ NAN = np.array([[0.0, 1.0], [0.0, np.nan]])
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        ([[0.0, 1.0]], {"noise_bound": 0.1}, "numpy array or a tensor"),
-        (np.array([["a", "b"]]), {"noise_bound": 0.1}, "real numbers"),
-        (torch.zeros(1, 2, dtype=torch.complex64), {"noise_bound": 0.1}, "real numbers"),
-        (np.zeros(8), {"noise_bound": 0.1}, r"values\[None, :\]"),
-        (np.zeros((2, 3, 8)), {"noise_bound": 0.1}, r"\(rows, 2\^n\)"),
-        (np.zeros((2, 12)), {"noise_bound": 0.1}, "not 12"),
-        (np.zeros((2, 1)), {"noise_bound": 0.1}, "0 players"),
-        (np.zeros((1, 1 << (MAX_PLAYERS + 1))), {"noise_bound": 0.1}, "17 players: 1 to 16"),
-        (NAN, {"noise_bound": 0.1}, r"row 1 .* \(1 rows do\)"),
-        (np.array([[0.0, np.inf]]), {"noise_bound": 0.1}, "row 0"),
-        (np.array([[-1.7e308, 1.7e308]]), {"noise_bound": 0.1}, "too large"),
-        (TABLE, {}, "needs noise_bound"),
-        (TABLE, {"noise_bound": -0.1}, "not negative"),
-        (TABLE, {"noise_bound": float("nan")}, "finite"),
-        (TABLE, {"noise_bound": [0.1, 0.1, 0.1]}, "each of the 2 rows"),
-        (TABLE, {"noise_bound": "small"}, "must be a number"),
-        (TABLE, {"noise_bound": 0.1, "mode": "best"}, "the modes are 'paper'"),
-        (TABLE, {"noise_bound": 0.1, "misfit": 0.1}, "no misfit"),
-        (TABLE, {"noise_bound": 0.1, "order_tilt": 0.1}, "no order_tilt"),
-        (TABLE, {"noise_bound": 0.1, "certainty": True}, "no certainty"),
-        (TABLE, {"noise_bound": 0.1, "gap_tolerance": 0.0}, "gap_tolerance"),
-        (TABLE, {"noise_bound": 0.1, "max_iterations": 0}, "max_iterations"),
+        ([[0.0, 1.0]], {}, "numpy array or a tensor"),
+        (np.array([["a", "b"]]), {}, "real numbers"),
+        (torch.zeros(1, 2, dtype=torch.complex64), {}, "real numbers"),
+        (np.zeros(8), {}, r"\(rows, 2\^n\) .* not \(8,\): .* values\[None\]"),
+        (np.zeros((2, 3, 8)), {}, r"\(rows, 2\^n\)"),
+        (np.zeros((2, 8)), {"mode": "joint"}, r"\(rows, steps, 2\^n\)"),
+        (np.zeros((2, 12)), {}, "not 12"),
+        (np.zeros((2, 1)), {}, "0 players"),
+        (
+            np.zeros((1, 1 << (MAX_PLAYERS + 1))),
+            {},
+            "17 players: 1 to 16 are possible here; whatstuck.fit_interactions",
+        ),
+        (np.zeros((1, 1 << (MAX_CERTAIN_PLAYERS + 1))), {"certainty": True}, "2 GB per table: 13 players"),
+        (NAN, {}, r"row 1 .* \(1 rows do\)"),
+        (np.array([[0.0, np.inf]]), {}, "row 0"),
+        (np.array([[-1.7e308, 1.7e308]]), {}, "too large"),
+        (TABLE, {"mode": "paper"}, "needs noise_bound"),
+        (TABLE, {"mode": "paper", "noise_bound": -0.1}, "not negative"),
+        (TABLE, {"mode": "paper", "noise_bound": float("nan")}, "finite"),
+        (TABLE, {"mode": "paper", "noise_bound": [0.1, 0.1, 0.1]}, "each of the 2 rows"),
+        (TABLE, {"mode": "paper", "noise_bound": "small"}, "must be a number"),
+        (TABLE, {"mode": "best"}, "the modes are 'robust', 'paper', 'joint'"),
+        (TABLE, {"mode": "paper", "noise_bound": 0.1, "misfit": 0.1}, "no misfit"),
+        (TABLE, {"mode": "paper", "noise_bound": 0.1, "order_tilt": (0.1, 0.1)}, "no order_tilt"),
+        (TABLE, {"noise_bound": 0.1}, "'robust' takes no noise_bound"),
+        (TABLE + np.arange(8), {"misfit": 0.0}, "misfit must be positive"),
+        (TABLE, {"order_tilt": 0.1}, "two numbers"),
+        (TABLE, {"order_tilt": (0.1, -0.1)}, "not negative"),
+        (TABLE, {"certainty": -1.0}, "certainty must be"),
+        (TABLE, {"noise_floor": -1.0}, "noise_floor must be finite and not negative"),
+        (TABLE, {"gap_tolerance": 0.0}, "gap_tolerance"),
+        (TABLE, {"max_iterations": 0}, "max_iterations"),
     ],
 )
 def test_bad_input_is_one_clear_line(values: Any, options: dict[str, Any], message: str) -> None:

@@ -1,5 +1,6 @@
 """A prompt as a game: the public contract of LanguageModelGame."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, MambaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from whatstuck import LanguageModelGame, WhatStuckError
+from whatstuck.interactions.coalitions import plain_log_odds
 
 PROMPT = "Mara found a precious lantern near the quiet harbor. How does Mara feel?"
 WORDS = ("found", "precious", "quiet")
@@ -83,15 +85,18 @@ def test_the_model_keeps_its_mode(model: PreTrainedModel, tokenizer: PreTrainedT
     ("target", "players", "message"),
     [
         ("", PLAYERS, "has no tokens"),
-        (" glad", [], "1 to 16 players"),
-        (" glad", [PLAYERS[0], PLAYERS[0]], "share"),
+        ([], PLAYERS, "has no tokens"),
+        (" glad", [], "1 to 1000 players, got 0"),
+        (" glad", [(0, 4)] * 1001, "1 to 1000 players, got 1001"),
+        (" glad", [PLAYERS[0], PLAYERS[0]], "share the token"),
+        (" glad", [PLAYERS[0], (PLAYERS[0][0], PLAYERS[0][1] + 4)], "share the token"),
         (" glad", [(0, 4), (900, 910)], "player"),
     ],
 )
 def test_bad_input_is_one_clear_line(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    target: str,
+    target: str | list[int],
     players: list[tuple[int, int]],
     message: str,
 ) -> None:
@@ -104,6 +109,55 @@ def test_a_wrong_number_of_columns_is_refused(model: PreTrainedModel, tokenizer:
     game = LanguageModelGame(model, tokenizer, PROMPT, " glad", PLAYERS)
     with pytest.raises(WhatStuckError, match=r"shape \(k, 3\)"):
         game([[True, False]])
+
+
+def test_a_mask_token_that_is_in_the_prompt_is_refused(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    ids = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
+    word = "near"
+    token = tokenizer(" near", add_special_tokens=False)["input_ids"][-1]
+    position = ids.index(token)
+    with pytest.raises(WhatStuckError, match="is in the prompt itself") as caught:
+        LanguageModelGame(model, tokenizer, PROMPT, " glad", PLAYERS, mask_token_id=token)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"token {position}, " in message
+    assert repr(tokenizer.convert_ids_to_tokens(token)) in message
+    assert word in message
+    assert "--mask-token" in message
+    unknown = PROMPT.replace("near", tokenizer.unk_token)  # the default mask token
+    with pytest.raises(WhatStuckError, match="is in the prompt itself"):
+        LanguageModelGame(model, tokenizer, unknown, " glad", PLAYERS)
+
+
+def test_more_players_than_a_table_holds_are_scored_by_coalition(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prompt = " ".join([PROMPT] * 3)
+    words = [(match.start(), match.end()) for match in re.finditer(r"\w+", prompt)]
+    ids = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    players = [word for word in words if any(low >= word[0] - 1 and high == word[1] for low, high in ids)][:20]
+    assert len(players) == 20
+    game = LanguageModelGame(model, tokenizer, prompt, " glad", players)
+    for table in (game.table, game.plain_table):
+        with pytest.raises(WhatStuckError, match=r"2\^20 values; at most 16 players.*fit_interactions") as caught:
+            table()
+        assert "\n" not in str(caught.value)
+    chosen = np.random.default_rng(0).random((6, 20)) < 0.5
+    values = game(chosen)
+    plain = plain_log_odds(model, game.masked, torch.from_numpy(chosen))
+    np.testing.assert_allclose(values, plain.numpy(), atol=1e-4)
+    assert np.ptp(values) > 0.01
+    assert game(np.zeros((0, 20), dtype=bool)).shape == (0,)
+
+
+def test_the_plain_table_is_the_oracle_in_eval_mode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    game = LanguageModelGame(model, tokenizer, PROMPT, " glad", PLAYERS)
+    model.train()
+    np.testing.assert_allclose(game.plain_table().numpy(), game.table(), atol=1e-4)
+    assert model.training
+    model.eval()
 
 
 def test_a_recurrent_model_is_scored_plainly_and_says_so(

@@ -1,6 +1,5 @@
 """The page: every section from any run folder, nothing from data unescaped, nothing from a network."""
 
-import itertools
 import json
 import math
 import re
@@ -8,68 +7,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fake_run import FakeRun
+from page_reader import Reader
 from whatstuck.errors import WhatStuckError
 from whatstuck.report import make_page, write_report
-from whatstuck.report.metrics import Stat
-from whatstuck.report.reading import Run, read_run
+from whatstuck.report.reading import read_run
 from whatstuck.report.sections import prompt as prompt_section
-from whatstuck.report.svg import nice_ticks, step_axis
-from whatstuck.report.words import against_null, larger, mass_changes, pushes, rules_agree
 
 HOSTILE = "<script>alert('x')</script>"
 RIGHT_TO_LEFT = "שלום"
-
-
-class Reader(HTMLParser):
-    """Reads a page strictly: every tag closed in order, ids once, all visible text collected."""
-
-    VOID: ClassVar = {"meta", "br", "link", "img"}
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.headings: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag in ("h1", "h2", "h3"):
-            self.headings.append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] in ("style", "script"):
-            return
-        self.texts.append(data)
-        if self.open[-1] in ("h1", "h2", "h3"):
-            self.headings[-1] += data
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.texts))
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.tags)
 
 
 @pytest.fixture(scope="module")
@@ -216,13 +169,21 @@ CASES = {
     "nothing known, one checkpoint": FakeRun(unknown=True, steps=(0,), heldout=False, baseline=False),
     "base model kept": FakeRun(keep=0),
     "bf16": FakeRun(dtype="bfloat16"),
+    "no ranges": FakeRun(certainty=False),
+    "wide ranges": FakeRun(looseness=8.0),
 }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a case, written once."""
+    return cache(lambda case: CASES[case].write(tmp_path_factory.mktemp("case") / "run"))
 
 
 @pytest.mark.parametrize("text", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_every_run_gives_a_whole_page_without_nan(tmp_path: Path, case: str, *, text: bool) -> None:
-    read = Reader(make_page(CASES[case].write(tmp_path / "run"), text=text))
+def test_every_run_gives_a_whole_page_without_nan(written: Callable[[str], Path], case: str, *, text: bool) -> None:
+    read = Reader(make_page(written(case), text=text))
     assert read.count("section") == 5
     assert not re.search(r"\b(nan|inf|None|undefined)\b", read.text)
     for _, attributes in read.tags:
@@ -243,10 +204,14 @@ def test_every_run_gives_a_whole_page_without_nan(tmp_path: Path, case: str, *, 
         ("base model kept", "Keep the model as it was (step 0)"),
         ("bf16", "Scored in bfloat16."),
         ("many checkpoints", "Shown are steps 0,"),
+        ("no ranges", "no ranges of interactions were computed in this run"),
+        ("no ranges", "No ranges were computed, so which of these are certain is not known"),
+        ("no ranges", "which single ones are certain is not known"),
+        ("nothing known", "no ranges of interactions were computed in this run"),
     ],
 )
-def test_what_is_missing_is_said(tmp_path: Path, case: str, said: str) -> None:
-    assert said in Reader(make_page(CASES[case].write(tmp_path / "run"))).text
+def test_what_is_missing_is_said(written: Callable[[str], Path], case: str, said: str) -> None:
+    assert said in Reader(make_page(written(case))).text
 
 
 def test_without_own_heldout_rows_the_trainers_loss_is_the_curve(tmp_path: Path) -> None:
@@ -368,155 +333,3 @@ def test_only_the_model_and_setting_under_study_are_read(folder: Path, tmp_path:
 
     assert "777" not in Reader(make_page(copy)).text
     assert "paper kappa=0.05*step again" in read_run(copy).metrics.other_settings
-
-
-# --- one prompt
-
-
-def test_the_row_that_changed_most_comes_first(folder: Path) -> None:
-    run = read_run(folder)
-
-    def change(run: Run, row_id: str) -> float:
-        value = {step: {(e.kind, e.mask): e.value for e in run.effects[step][row_id]} for step in (0, 32)}
-        return sum(abs(value[32].get(key, 0) - value[0].get(key, 0)) for key in value[0].keys() | value[32].keys())
-
-    expected = sorted(run.rows, key=lambda row: -change(run, row.row_id))[:3]
-    shown = prompt_section.build(run, text=True)["rows"]
-    assert [row["title"] for row in shown] == [f"Row {row.source_index + 1} of the data" for row in expected]
-
-
-def test_every_effect_shown_is_in_the_tables(folder: Path) -> None:
-    run = read_run(folder)
-    tau = 0.03 * (run.metrics.series("scale")[0].value or 0)
-    rows = {f"Row {row.source_index + 1} of the data": row.row_id for row in run.rows}
-    for shown in prompt_section.build(run, text=True)["rows"]:
-        salient = {
-            (effect.kind, effect.mask)
-            for step in (0, 32)
-            for effect in run.effects[step][rows[shown["title"]]]
-            if abs(effect.value) > tau
-        }
-        assert len(shown["effects"]) == min(8, len(salient))
-        assert shown["left_out"] == len(salient) - len(shown["effects"])
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "category"),
-    [
-        (1.0, 0.0, "removed"),
-        (0.0, 1.0, "emerged"),
-        (1.0, 2.0, "preserved"),
-        (-1.0, -0.2, "preserved"),
-        (1.0, -1.0, "sign_changed"),
-        (0.1, 0.1, ""),
-    ],
-)
-def test_membership_of_one_interaction(before: float, after: float, category: str) -> None:
-    assert prompt_section.categorize(before, after, 0.1, 0.1) == category
-
-
-def test_players_outside_the_prompt_are_not_marked(folder: Path) -> None:
-    row = read_run(folder).rows[0]
-    broken = type(row)("id", "short text", "a", ((0, 5, "short"), (3, 7, "overlaps"), (6, 99, "outside")), 0)
-    assert prompt_section.highlighted(broken) == "<mark><bdi>short</bdi><sup>1</sup></mark> text"
-
-
-def test_a_long_prompt_is_shortened_but_keeps_its_players() -> None:
-    row = prompt_section.Row("id", "a" * 5000 + " word " + "b" * 5000, "x", ((5001, 5005, "word"),), 0)
-    shown = prompt_section.highlighted(row)
-    assert len(shown) < 2000
-    assert "<mark><bdi>word</bdi><sup>1</sup></mark>" in shown
-
-
-def test_sentences_about_interactions() -> None:
-    one, two = [("x", 1)], [("x", 1), ("y", 3)]
-
-    def plain(*effect: Any) -> str:
-        return pushes(*effect).striptags()
-
-    assert plain(two, "and", 0.0, 1.2, "emerged") == (
-        "x1 and y3 together push towards the answer (+1.2 log-odds); before training nothing."
-    )
-    assert plain(two, "or", -0.5, -0.7, "preserved") == (
-        "Any one of x1 or y3 pushes away from the answer (−0.7 log-odds); before training −0.5."
-    )
-    assert plain(one, "and", 0.5, 0.01, "removed") == (
-        "Before training, x1 alone pushed towards the answer (+0.5 log-odds); now +0.01, below the threshold."
-    )
-    assert plain(one, "and", 0.5, 1e-5, "removed").endswith("now next to nothing.")
-    assert plain(one, "and", 0.5, -0.5, "sign_changed") == (
-        "x1 alone pushes away from the answer (−0.5 log-odds); "
-        "before training pushed towards the answer (+0.5 log-odds)."
-    )
-
-
-# --- sentences
-
-
-def test_mass_changes_are_seen_only_outside_the_interval() -> None:
-    steps = (0, 1, 2, 4)
-    up, flat, down = Stat(1.0, 0.5, 1.5), Stat(0.1, -0.1, 0.3), Stat(-1.0, -1.5, -0.5)
-    assert "none seen" in mass_changes({1: flat, 2: flat, 4: flat}, steps, "emerged")
-    said = mass_changes({1: up, 2: up, 4: down}, steps, "removed").replace("\xa0", " ")
-    assert said == (
-        "Removed mass rises over steps 0 → 1 → 2 and falls over steps 2 → 4, each time outside its interval."
-    )
-    assert mass_changes({1: up, 2: flat}, steps, "removed").endswith("elsewhere none seen.")
-    assert "no interval" in mass_changes({1: Stat(1.0)}, steps, "removed")
-    assert "no interval" in mass_changes({}, (0,), "removed")
-
-
-def test_larger_needs_intervals_apart() -> None:
-    low, high, wide = Stat(1, 0.5, 1.5), Stat(3, 2, 4), Stat(2, 0, 5)
-    assert larger(low, high) == "emerged"
-    assert larger(high, low) == "removed"
-    assert larger(low, wide) == "unclear"
-    assert larger(Stat(1), high) == "unclear"
-    assert larger(None, high) == ""
-
-
-@pytest.mark.parametrize(
-    ("relative", "fixed", "free", "said"),
-    [
-        ("removed", "emerged", "emerged", "The two rules say opposite things"),
-        ("removed", "unclear", "", "Under the relative rule only, more is removed than emerges"),
-        ("unclear", "emerged", "emerged", "Under the fixed rule only, more emerges than is removed"),
-        ("emerged", "emerged", "unclear", "Under both rules more emerges than is removed"),
-        ("unclear", "unclear", "", "neither is seen to be larger"),
-        ("", "emerged", "", "cannot be compared"),
-    ],
-)
-def test_what_holds_under_one_rule_only_is_said_to(relative: str, fixed: str, free: str, said: str) -> None:
-    assert said in rules_agree({"relative": relative, "fixed": fixed, "none": free})
-
-
-def test_a_value_beside_its_null() -> None:
-    assert against_null(Stat(0.5, 0.4, 0.6, "sign_flip", 0.2, 0.1, 0.3)) == "above"
-    assert against_null(Stat(0.05, 0.0, 0.1, "sign_flip", 0.2, 0.1, 0.3)) == "below"
-    assert against_null(Stat(0.2, 0.0, 0.4, "sign_flip", 0.2, 0.1, 0.3)) == "inside"
-    assert against_null(Stat(0.2)) == ""
-
-
-# --- axes
-
-
-@pytest.mark.parametrize("steps", [(0, 1, 2, 4, 8, 16, 32, 64), tuple(range(0, 5001, 100)), (0,), (7,), (0, 10**6)])
-def test_step_labels_are_true_and_do_not_collide(steps: tuple[int, ...]) -> None:
-    width = 300.0
-    axis = step_axis(steps, width=width)
-    places = [axis.place(step) for step in steps]
-    assert places == sorted(places)
-    assert all(0 <= place <= 1 for place in places)
-    assert {label for _, label in axis.labels} >= {str(steps[0]), str(steps[-1])}
-    assert all(label == str(value) and value in steps for value, label in axis.labels)
-    spans = [(axis.place(v) * width - 3 * len(s), axis.place(v) * width + 3 * len(s)) for v, s in axis.labels]
-    assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 0), (0, 1), (-3.2, 1e-9), (1e-7, 3e-7), (5, 5), (0, 12345)])
-def test_ticks_cover_the_range(low: float, high: float) -> None:
-    ticks = nice_ticks(low, high)
-    slack = 1e-6 * (high - low)
-    assert ticks[0] <= low + slack
-    assert ticks[-1] >= high - slack
-    assert 2 <= len(ticks) <= 7

@@ -219,6 +219,7 @@ def test_several_noise_bounds_and_whole_targets(
         tiny_run / "checkpoint-8",
         tiny_heldout,
         tmp_path,
+        mode="paper",
         noise_bound=[0.05, 0.2],
         whole_target=True,
         **SETTINGS,
@@ -300,7 +301,7 @@ def test_without_any_heldout_metric_it_cannot_tell(
 KILLER = """
 import os, signal, sys
 from whatstuck import runs
-from whatstuck.interactions import coalitions
+from whatstuck.interactions import prefix_walk
 
 where, count = sys.argv[1], int(sys.argv[2])
 left = [count]
@@ -316,7 +317,7 @@ def counted(function):
 if where == "write":  # after the bytes, before the rename
     os.fsync = counted(os.fsync)
 else:
-    coalitions._forward = counted(coalitions._forward)
+    prefix_walk._outputs = counted(prefix_walk._outputs)
 sys.argv = ["whatstuck", *sys.argv[3:]]
 from whatstuck.cli import main
 main()

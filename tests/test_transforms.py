@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.interactions import transforms
-from whatstuck.interactions._symmetric import SymmetricInverse, spin_basis
+from whatstuck.interactions._symmetric import SymmetricSpectrum, spin_basis
 
 # whole numbers and their sums are exact in float64, so equality below means equality
 ENTRIES = st.integers(-1000, 1000)
@@ -159,6 +159,7 @@ def test_the_inverse_of_any_operator_that_treats_players_alike(n: int) -> None:
     for s, t in itertools.product(range(1 << n), repeat=2):
         matrix[s, t] = entry[(s & ~t).bit_count(), (t & ~s).bit_count(), (s & t).bit_count()]
     definite = torch.tensor(matrix @ matrix.T / len(matrix) + np.eye(1 << n))
-    inverse = SymmetricInverse(lambda table: table @ definite, n, torch.device("cpu"))
-    table = torch.tensor(rng.normal(size=(3, 1 << n)))
-    torch.testing.assert_close(inverse(table) @ definite, table, rtol=1e-9, atol=1e-9)
+    spectrum = SymmetricSpectrum(lambda table: table @ definite, n, torch.device("cpu"))
+    table, shift = torch.tensor(rng.normal(size=(3, 1 << n))), torch.tensor([0.0, 0.5, 100.0], dtype=torch.float64)
+    solved = spectrum.solve(table, shift)
+    torch.testing.assert_close(solved @ definite + shift[:, None] * solved, table, rtol=1e-9, atol=1e-9)

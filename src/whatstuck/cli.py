@@ -169,10 +169,20 @@ def track(  # noqa: PLR0913 - one flag each
     mask_token: Annotated[
         str | None, typer.Option(help="Token that replaces masked words. (default: unk, else pad)")
     ] = None,
-    noise_bound: Annotated[
-        list[float] | None, typer.Option(help="kappa as a share of mean|v(N)-v(0)|; may be repeated. (default: 0.05)")
+    mode: Annotated[
+        list[str] | None, typer.Option(help="Extraction: robust or paper; may be repeated. (default: robust)")
     ] = None,
-    noise_scale: Annotated[str | None, typer.Option(help="Scale of kappa: step or base. (default: step)")] = None,
+    misfit: Annotated[
+        list[float] | None, typer.Option(help="robust: share of mean|v(N)-v(0)|; may be repeated. (default: 0.05)")
+    ] = None,
+    noise_bound: Annotated[
+        list[float] | None,
+        typer.Option(help="paper: kappa, share of mean|v(N)-v(0)|; may be repeated. (default: 0.05)"),
+    ] = None,
+    noise_scale: Annotated[str | None, typer.Option(help="Whose scale: step or base. (default: step)")] = None,
+    certainty: Annotated[
+        bool | None, typer.Option(help="Find how far each interaction may move. (default: yes)")
+    ] = None,
     memory_limit_gb: Annotated[
         float | None, typer.Option(help="Memory of one block of masked prompts. (default: 2)")
     ] = None,
@@ -211,8 +221,11 @@ def track(  # noqa: PLR0913 - one flag each
         chat_template=chat_template,
         whole_target=whole_target or None,
         mask_token=mask_token,
+        mode=mode or None,
+        misfit=misfit or None,
         noise_bound=noise_bound or None,
         noise_scale=noise_scale,
+        certainty=certainty,
         memory_limit_gb=memory_limit_gb,
         seed=seed,
         device=device,

@@ -1,18 +1,22 @@
-"""Interactions on disk: value tables in, one Parquet part per checkpoint out."""
+"""Interactions on disk: value tables in, one Parquet part per checkpoint out.
+
+Nearly every coefficient has a range that is not zero, so ranges would make a part many times as large. They are
+rounded outwards to a grid (they stay bounds, and compress well), and a coefficient that is 0 with a range within one
+grid step is left out: reading puts that range back.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from whatstuck.dynamics.metrics import Probe
-from whatstuck.interactions.extraction import extract_interactions
+from whatstuck.dynamics.certainty import Ranges
+from whatstuck.interactions.extraction import DEFAULT_TILT, extract_interactions
 from whatstuck.runs import (
     content_hash,
     file_hash,
@@ -26,6 +30,8 @@ from whatstuck.runs import (
 
 PERTURBED = " noise-perturbed"
 PERTURBED_ROWS = 4
+RANGE_SHARE = 0.1
+"""Rounding moves the least and the most mass of a row by no more than this share of the scale."""
 
 SCHEMA = pa.schema(
     [
@@ -48,12 +54,20 @@ class Setting:
     """How interactions are extracted.
 
     Attributes:
-        share: kappa as a share of the scale, mean |v(N) - v(empty)| over rows.
+        share: The noise bound kappa of mode `paper`, or the misfit of mode `robust`, as a share of the scale, which is
+            mean |v(N) - v(empty)| over rows.
         scale: `step`: the scale of the checkpoint itself; `base`: that of step 0.
+        mode: `robust` or `paper`.
+        tilt: Order tilt of mode `robust`: how much dearer an interaction gets per word, and OR than AND.
+        certainty: Whether the range of each interaction is computed too. Values do not depend on it, so it is no
+            part of the name.
     """
 
     share: float
     scale: str
+    mode: str = "paper"
+    tilt: tuple[float, float] = DEFAULT_TILT
+    certainty: bool = False
 
     @property
     def name(self) -> str:
@@ -61,8 +75,41 @@ class Setting:
 
         >>> Setting(0.05, "step").name
         'paper kappa=0.05*step'
+        >>> Setting(0.1, "step", mode="robust").name
+        'robust misfit=0.1*step tilt=0.002,0.0005'
         """
-        return f"paper kappa={self.share:g}*{self.scale}"
+        if self.mode == "paper":
+            return f"paper kappa={self.share:g}*{self.scale}"
+        return f"{self.mode} misfit={self.share:g}*{self.scale} tilt={self.tilt[0]:g},{self.tilt[1]:g}"
+
+    def options(self, scale: float) -> dict[str, Any]:
+        """Options of `extract_interactions`, given the scale in log-odds."""
+        size = self.share * scale
+        if self.mode == "paper":
+            return {"mode": "paper", "noise_bound": size}
+        return {"mode": self.mode, "misfit": size, "order_tilt": self.tilt}
+
+
+def settings_of(numbers: Mapping[str, Any]) -> list[Setting]:
+    """The extraction settings that the settings of `track` ask for, the main one first.
+
+    Args:
+        numbers: Section `settings` of run.json. What it does not name is what runs did before it existed: mode
+            `paper`, no ranges.
+    """
+    modes = numbers.get("mode", "paper")
+    per_word, per_or = numbers.get("order_tilt") or DEFAULT_TILT
+    return [
+        Setting(
+            share,
+            numbers["noise_scale"],
+            mode=mode,
+            tilt=(per_word, per_or),
+            certainty=bool(numbers.get("certainty", False)),
+        )
+        for mode in ([modes] if isinstance(modes, str) else modes)
+        for share in numbers["noise_bound" if mode == "paper" else "misfit"]
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,73 +166,84 @@ def explain(
     """
     path = folder / step_name(tables.step, "parquet")
     ids = [row_ids[index] for index in tables.row_index]
-    inputs = content_hash([tables.digest, [setting.name for setting in settings], base_scale, ids, seed])
+    asked = [[setting.name, setting.certainty] if setting.certainty else setting.name for setting in settings]
+    inputs = content_hash([tables.digest, asked, base_scale, ids, seed])
     if path.exists() and table_metadata(read_table(path)).get("inputs") == inputs:
         return False
     parts: list[pa.Table] = []
     metadata: dict[str, Any] = {"inputs": inputs}
     for index, setting in enumerate(settings):
-        kappa = setting.share * (tables.scale if setting.scale == "step" else base_scale)
-        parts.append(_extract(tables.values, ids, setting.name, kappa, metadata))
+        scale = tables.scale if setting.scale == "step" else base_scale
+        parts.append(_extract(tables.values, ids, setting, scale, metadata, noise=tables.noise_floor))
         if not index:  # how far does noise of the measured size move the main setting?
             some = slice(0, PERTURBED_ROWS)
             generator = torch.Generator().manual_seed(seed)
             noise = torch.randn(tables.values[some].shape, generator=generator, dtype=torch.float64)
             perturbed = tables.values[some] + tables.noise_floor * noise
-            parts.append(_extract(perturbed, ids[some], setting.name + PERTURBED, kappa, metadata))
+            parts.append(
+                _extract(perturbed, ids[some], replace(setting, certainty=False), scale, metadata, suffix=PERTURBED)
+            )
     write_table(path, pa.concat_tables(parts), metadata)
     return True
 
 
-def _extract(values: torch.Tensor, ids: Sequence[str], name: str, kappa: float, metadata: dict[str, Any]) -> pa.Table:
-    found = extract_interactions(values, mode="paper", noise_bound=kappa)
-    metadata[name] = {"kappa": kappa, "gap": found.gap.tolist(), "violation": found.violation.tolist()}
-    columns = []
-    for kind, effects in (("and", found.and_), ("or", found.or_)):
-        row, mask = effects.numpy().nonzero()
-        columns.append(
-            pa.table(
-                {
-                    "row_id": pa.array([ids[index] for index in row.tolist()], pa.string()),
-                    "setting": pa.array([name] * len(row), pa.string()),
-                    "kind": pa.array([kind] * len(row), pa.string()),
-                    "mask": mask.astype(np.int64),
-                    "order": np.bitwise_count(mask).astype(np.int64),
-                    "value": effects.numpy()[row, mask],
-                    "low": np.full(len(row), np.nan),
-                    "high": np.full(len(row), np.nan),
-                },
-                schema=SCHEMA,
-            )
+def _extract(
+    values: torch.Tensor,
+    ids: Sequence[str],
+    setting: Setting,
+    scale: float,
+    metadata: dict[str, Any],
+    *,
+    noise: float = 0.0,
+    suffix: str = "",
+) -> pa.Table:
+    found = extract_interactions(
+        values, **setting.options(scale), certainty=setting.certainty, noise_floor=noise if setting.certainty else 0.0
+    )
+    name = setting.name + suffix
+    metadata[name] = {
+        "kappa" if setting.mode == "paper" else "misfit": setting.share * scale,
+        "gap": found.gap.tolist(),
+        # NaN where the mode has no bound to violate; JSON has none
+        "violation": [value if np.isfinite(value) else None for value in found.violation.tolist()],
+    }
+    ranges, grid = None, 0.0
+    if setting.certainty:
+        low, high = (
+            torch.stack([getattr(found, f"{kind}_{end}") for kind in ("and", "or")], dim=1).numpy()
+            for end in ("low", "high")
         )
-    return pa.concat_tables(columns)
+        grid = RANGE_SHARE * scale / low[0].size
+        metadata[name]["range_floor"] = grid
+        ranges = _rounded_outwards(Ranges(low, high), grid)
+    return _table(ids, name, torch.stack([found.and_, found.or_], dim=1).numpy(), ranges, grid)
 
 
-def effects_of(table: pa.Table, setting: str, row_ids: Mapping[str, int], rows: int, players: int) -> Floats:
-    """Dense interactions of one setting: float64 `(rows, 2, 2^n)`, AND before OR.
-
-    Args:
-        table: An interactions table.
-        setting: The setting to read.
-        row_ids: Position of each row id in the result.
-        rows: Number of rows of the result.
-        players: Number of players n.
-    """
-    dense = np.zeros((rows, 2, 1 << players))
-    chosen = table.filter(pc.equal(table["setting"], setting))
-    row = np.array([row_ids[row_id] for row_id in chosen["row_id"].to_pylist()], dtype=np.int64)
-    kind = np.array([kind == "or" for kind in chosen["kind"].to_pylist()], dtype=np.int64)
-    dense[row, kind, chosen["mask"].to_numpy()] = chosen["value"].to_numpy()
-    return dense
+def _rounded_outwards(ranges: Ranges, grid: float) -> Ranges:
+    if not grid:
+        return ranges
+    return Ranges(np.floor(ranges.low / grid) * grid, np.ceil(ranges.high / grid) * grid)
 
 
-def read_probe(values: ValueTables, table: pa.Table, setting: str, row_ids: Sequence[str], players: int) -> Probe:
-    """The interactions of one step for the metrics; rows that this model was not probed on are NaN."""
-    rows = len(row_ids)
-    positions = {row_id: index for index, row_id in enumerate(row_ids)}
-    effects = effects_of(table, setting, positions, rows, players)
-    full, empty = np.full(rows, np.nan), np.full(rows, np.nan)
-    full[values.row_index] = values.values[:, -1].numpy()
-    empty[values.row_index] = values.values[:, 0].numpy()
-    effects[np.isnan(full)] = np.nan
-    return Probe(values.step, effects, full, empty)
+def _table(ids: Sequence[str], name: str, effects: Floats, ranges: Ranges | None, grid: float) -> pa.Table:
+    """One row for each coefficient `(rows, 2, 2^n)` that is not zero, or need not be."""
+    stored = effects != 0
+    if ranges is None:
+        unknown = np.full_like(effects, np.nan)
+        ranges = Ranges(unknown, unknown)
+    else:
+        stored |= ~(ranges.most <= grid)
+    kind, row, mask = stored.swapaxes(0, 1).nonzero()  # AND before OR
+    return pa.table(
+        {
+            "row_id": pa.array([ids[index] for index in row.tolist()], pa.string()),
+            "setting": pa.array([name] * len(row), pa.string()),
+            "kind": pa.array([("and", "or")[index] for index in kind.tolist()], pa.string()),
+            "mask": mask.astype(np.int64),
+            "order": np.bitwise_count(mask).astype(np.int64),
+            "value": effects[row, kind, mask],
+            "low": ranges.low[row, kind, mask],
+            "high": ranges.high[row, kind, mask],
+        },
+        schema=SCHEMA,
+    )

@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from whatstuck.dynamics import nulls
-from whatstuck.dynamics.bootstrap import RowBootstrap, divide
 from whatstuck.dynamics.categories import Categories, Masses, categorize, common_gain, masses
+from whatstuck.dynamics.certain_metrics import CertainMetrics
+from whatstuck.dynamics.certainty import Ranges
+from whatstuck.dynamics.estimates import Estimates
 from whatstuck.dynamics.gamma import Gamma, shared_fraction
 from whatstuck.dynamics.records import Null, Orders, Recorder
 
@@ -42,12 +44,14 @@ class Probe:
         effects: Interactions, float64 `(rows, 2, 2^n)`, AND before OR; NaN rows were not probed.
         full: v(N), float64 `(rows,)`.
         empty: v(empty), float64 `(rows,)`.
+        ranges: The ranges of the interactions; None where they were not computed.
     """
 
     step: int
     effects: Floats
     full: Floats
     empty: Floats
+    ranges: Ranges | None = None
 
     @property
     def scale(self) -> float:
@@ -80,7 +84,8 @@ class Metrics:
         self.recorder = recorder
         self.seed = seed
         self.rows = len(probes[0].full)
-        self.bootstrap = RowBootstrap(self.rows, seed=seed)
+        self.estimates = Estimates(self.rows, seed=seed)
+        self.bootstrap = self.estimates.bootstrap
         self.effects = [probe.effects for probe in probes]
         self.masses = [masses(self.effects[0], effect) for effect in self.effects]
         self.categories: dict[str, list[Categories]] = {}
@@ -101,6 +106,7 @@ class Metrics:
         for tau in TAU_CURVE:
             if tau != MAIN_TAU:
                 self._curve(tau)
+        self._certain(baselines)
 
     # --- parts
 
@@ -112,20 +118,12 @@ class Metrics:
         """Removed interactions are gone: their strength is that of step 0."""
         return self.effects[0] if subset == "removed" else self.effects[index]
 
-    def _mean(self, column: Floats) -> tuple[float, float, float]:
-        value, low, high = self.bootstrap.ratio(column[:, None])
-        return float(value[0]), float(low[0]), float(high[0])
-
-    def _ratio(self, numerator: Floats, denominator: Floats) -> tuple[float, float, float]:
-        value, low, high = self.bootstrap.ratio(numerator[:, None], denominator[:, None])
-        return float(value[0]), float(low[0]), float(high[0])
-
     def _ranges(self, index: int) -> None:
         probe = self.probes[index]
-        self.recorder.add(probe.step, "scale", "all", self._mean(np.abs(probe.full - probe.empty)))
+        self.recorder.add(probe.step, "scale", "all", self.estimates.mean(np.abs(probe.full - probe.empty)))
         # log(1 + exp(-v)) is the cross-entropy of the target when v are its log-odds
         if self.one_token:
-            self.recorder.add(probe.step, "sufficiency_ce", "table", self._mean(np.logaddexp(0, -probe.full)))
+            self.recorder.add(probe.step, "sufficiency_ce", "table", self.estimates.mean(np.logaddexp(0, -probe.full)))
 
     def _by_order(
         self, index: int, metric: str, subset: str, sums: Floats, *, null: Null | None = None, **where: Any
@@ -153,59 +151,35 @@ class Metrics:
             null = ("mismatched_row", *nulls.mismatched_null(self.rows, mismatched))
             self._by_order(index, "mass", subset, self.orders.sums(np.abs(getattr(now, subset))), null=null)
         gain = common_gain(first, self.effects[index])
-        self.recorder.add(step, "gain", "all", self._resampled_gain(index, gain))
-        self.recorder.add(step, "cosine", "all", self._cosine(index))
+        _, low, high = self.estimates.ratio((first * self.effects[index]).sum((1, 2)), (first**2).sum((1, 2)))
+        self.recorder.add(step, "gain", "all", (gain, low, high))
+        self.recorder.add(step, "cosine", "all", self.estimates.cosine(first, self.effects[index]))
         scaled = masses(first * gain, self.effects[index])
         previous = masses(self.effects[max(index - 1, 0)], self.effects[index])
         for subset in CHANGED_SETS:
             for metric, parts in (("mass_gain", scaled), ("mass_previous", previous)):
                 total = np.abs(getattr(parts, subset)).sum((1, 2))
-                self.recorder.add(step, metric, subset, self._mean(total))
+                self.recorder.add(step, metric, subset, self.estimates.mean(total))
         for subset in ("removed", "emerged"):
             if index:
                 before = np.abs(getattr(self.masses[index - 1], subset)).sum((1, 2))
                 change = np.abs(getattr(now, subset)).sum((1, 2)) - before
-                self.recorder.add(step, "mass_change", subset, self._mean(change))
-
-    def _dot_products(self, index: int) -> tuple[Floats, Floats, Floats]:
-        before, after = self.effects[0], self.effects[index]
-        return (before * after).sum((1, 2)), (before**2).sum((1, 2)), (after**2).sum((1, 2))
-
-    def _resampled_gain(self, index: int, gain: float) -> tuple[float, float, float]:
-        dot, norm, _ = self._dot_products(index)
-        _, low, high = self._ratio(dot, norm)
-        return gain, low, high
-
-    def _cosine(self, index: int) -> tuple[float, float, float]:
-        dot, before, after = self._dot_products(index)
-        value = divide(dot.sum(keepdims=True), np.sqrt(before.sum(keepdims=True) * after.sum()))
-        weights = self.bootstrap.weights
-        samples = divide(weights @ dot, np.sqrt((weights @ before) * (weights @ after)))
-        low, high = self.bootstrap.spread(samples[:, None])
-        return float(value[0]), float(low[0]), float(high[0])
+                self.recorder.add(step, "mass_change", subset, self.estimates.mean(change))
 
     def _thresholdless(self, index: int) -> None:
         step = self.probes[index].step
         for subset in MAIN_SETS:
             mass = self._mass(index, subset)
-            self.recorder.add(step, "rho", subset, self._rho(mass), null=self._rho_null(mass))
+            self.recorder.add(step, "rho", subset, self.estimates.rho(mass), null=self.estimates.rho_null(mass))
         high = self.orders.order >= HIGH_ORDER
         for subset in ("all", "emerged"):
             strength = np.abs(self._mass(index, subset))
-            share = self._ratio(strength[:, :, high].sum((1, 2)), strength.sum((1, 2)))
+            share = self.estimates.ratio(strength[:, :, high].sum((1, 2)), strength.sum((1, 2)))
             self.recorder.add(step, "high_order_share", subset, share)
 
     def _mass(self, index: int, subset: str) -> Floats:
         parts: Masses = self.masses[index]
         return self.effects[index] if subset == "all" else getattr(parts, subset)
-
-    def _rho(self, strength: Floats) -> tuple[float, float, float]:
-        """|sum I| / sum |I|, pooled over rows (arXiv 2605.17967, Eq. 10)."""
-        return self._ratio(np.abs(strength.sum((1, 2))), np.abs(strength).sum((1, 2)))
-
-    def _rho_null(self, strength: Floats) -> tuple[str, float, float, float]:
-        flat = np.abs(strength).reshape(self.rows, -1)
-        return ("sign_flip", *nulls.flipped_rho(flat, seed=self.seed))
 
     def _sets(self, index: int, rule: str) -> None:
         """Counts and signed strengths by kind and order."""
@@ -231,20 +205,20 @@ class Metrics:
         for subset in MAIN_SETS:
             members: Bools = getattr(now, subset)
             strength = np.where(members, self._strength_of(index, subset), 0.0)
-            net, count = strength.sum((1, 2)), members.sum((1, 2)).astype(np.float64)
             where: dict[str, Any] = {"rule": rule, "tau": MAIN_TAU}
-            self.recorder.add(probe.step, "rho", subset, self._rho(strength), null=self._rho_null(strength), **where)
+            self.recorder.add(
+                probe.step, "rho", subset, self.estimates.rho(strength), null=self.estimates.rho_null(strength), **where
+            )
             if subset != "all":
-                flat = np.abs(strength).reshape(self.rows, -1)
-                null = nulls.flipped_contribution(flat, float(count.sum()), seed=self.seed)
-                value = self._ratio(net, count)
-                self.recorder.add(probe.step, "contribution", subset, value, null=("sign_flip", *null), **where)
+                value = self.estimates.contribution(strength, members)
+                null = self.estimates.contribution_null(strength, members)
+                self.recorder.add(probe.step, "contribution", subset, value, null=null, **where)
             if not self.one_token:
                 continue
             # an empty set predicts log-odds 0, whose cross-entropy is log 2 (without the bias)
             bias = self.probes[0].empty if subset == "removed" else probe.empty
             for metric, shift in (("sufficiency_ce", np.zeros_like(bias)), ("sufficiency_ce_bias", bias)):
-                value = self._mean(np.logaddexp(0, -(net + shift)))
+                value = self.estimates.mean(np.logaddexp(0, -(strength.sum((1, 2)) + shift)))
                 nothing = float(np.logaddexp(0, -shift).mean())
                 empty = ("empty_set", nothing, nothing, nothing)
                 self.recorder.add(probe.step, metric, subset, value, null=empty, **where)
@@ -263,7 +237,7 @@ class Metrics:
                 of_set = Gamma(np.where(members, ours, 0.0), salient, known)
                 forms.append((of_set, {"rule": rule, "tau": MAIN_TAU}))
             for gamma, where in forms:
-                value = self._ratio(gamma.shared, gamma.total)
+                value = self.estimates.ratio(gamma.shared, gamma.total)
                 for null in (gamma.mismatched_rows(), gamma.stratified(self.orders.order, seed=self.seed)):
                     self.recorder.add(
                         self.probes[index].step, "gamma", subset, value, baseline=baseline, null=null, **where
@@ -282,8 +256,26 @@ class Metrics:
                         ("strength_positive", np.maximum(strength, 0)),
                         ("strength_negative", np.minimum(strength, 0)),
                     ):
-                        value = self._mean(quantity.sum((1, 2)))
+                        value = self.estimates.mean(quantity.sum((1, 2)))
                         self.recorder.add(step, metric, subset, value, rule=rule, tau=tau)
+
+    def _certain(self, baselines: dict[str, Probe]) -> None:
+        """What is certain, where the ranges of every checkpoint are known."""
+        ranges = [probe.ranges for probe in self.probes if probe.ranges is not None]
+        if len(ranges) < len(self.probes):
+            return
+        certain = CertainMetrics(
+            [probe.step for probe in self.probes], self.effects, ranges, self.recorder, self.estimates
+        )
+        certain.masses()
+        signs = {
+            name: np.where(np.isnan(probe.effects), np.nan, probe.ranges.certain_signs(MAIN_TAU * probe.scale))
+            for name, probe in baselines.items()
+            if probe.ranges is not None
+        }
+        for rule in ("relative", "fixed"):
+            thresholds = self._thresholds(rule, MAIN_TAU)
+            certain.sets(self.categories[rule], thresholds, signs, rule=rule, tau=MAIN_TAU)
 
 
 def _count_null(subset: str, base: Bools, now: Bools, survivors: Bools) -> Null | None:

@@ -13,6 +13,7 @@ Null = tuple[str, float, float, float]
 
 KINDS = ("and", "or", "both")
 NAN = float("nan")
+NO_NULL: Null = ("", NAN, NAN, NAN)
 
 SCHEMA = pa.schema(
     [
@@ -61,7 +62,7 @@ class Recorder:
         rule: str = "none",
         tau: float | None = None,
         baseline: str = "",
-        null: Null = ("", NAN, NAN, NAN),
+        null: Null = NO_NULL,
     ) -> None:
         """Record one statistic: value, low and high, where it belongs, and its null."""
         self.rows.append(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from whatstuck.errors import WhatStuckError
+from whatstuck.interactions.extraction import DEFAULT_TILT
 
 # What may change between two calls on one run: where things are, how much of them, and how they are computed.
 _FREE = {"model", "checkpoints", "data", "out", "rows", "baseline", "eval_rows", "device", "memory_limit_gb"}
@@ -32,9 +33,12 @@ class TrackSettings(BaseModel):
         chat_template: `auto` (where the tokenizer has one) or `never`.
         whole_target: Score the whole completion instead of its first token.
         mask_token: Token that stands for a masked word; by default the unknown, else the padding token.
-        noise_bound: kappa as a share of the scale mean|v(N) - v(empty)|; several give several settings, the first
-            one is reported.
+        mode: Extraction modes, `robust` or `paper`; of several, the first one is reported.
+        misfit: Misfit of `robust` as a share of the scale mean|v(N) - v(empty)|; several give several settings.
+        order_tilt: Of `robust`: how much dearer an interaction gets per word, and an OR than an AND.
+        noise_bound: kappa of `paper` as a share of the scale; several give several settings.
         noise_scale: Whose scale: that of each `step`, or that of the `base`.
+        certainty: Also find the range of every interaction over all explanations that are nearly as good.
         seed: Seed of row, word and noise choices, and of bootstrap and nulls.
         device: `auto`, `cpu`, `cuda`, ...
         dtype: Scoring dtype; anything but float32 drowns high orders in noise and is flagged.
@@ -58,8 +62,12 @@ class TrackSettings(BaseModel):
     chat_template: Literal["auto", "never"] = "auto"
     whole_target: bool = False
     mask_token: str | None = None
+    mode: list[Literal["robust", "paper"]] = Field(default=["robust"], min_length=1)
+    misfit: list[float] = [0.05]
+    order_tilt: tuple[float, float] = DEFAULT_TILT
     noise_bound: list[float] = [0.05]
     noise_scale: Literal["step", "base"] = "step"
+    certainty: bool = True
     seed: int = 0
     device: str = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -71,13 +79,13 @@ class TrackSettings(BaseModel):
         """As on the command line: text,labels,id."""
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
-    @field_validator("checkpoints", "baseline", "noise_bound", mode="before")
+    @field_validator("checkpoints", "baseline", "mode", "misfit", "noise_bound", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         """One value is a list of one."""
         return [value] if isinstance(value, str | int | float | Path) else value
 
-    @field_validator("noise_bound")
+    @field_validator("noise_bound", "misfit")
     @classmethod
     def _positive(cls, value: list[float]) -> list[float]:
         if not value or not all(0 <= share < math.inf for share in value):

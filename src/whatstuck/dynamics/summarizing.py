@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whatstuck._version import __version__
-from whatstuck.dynamics.explaining import PERTURBED, PERTURBED_ROWS, Setting, ValueTables, effects_of, read_probe
+from whatstuck.dynamics.explaining import PERTURBED, PERTURBED_ROWS, ValueTables, settings_of
 from whatstuck.dynamics.metrics import MAIN_TAU, Metrics
+from whatstuck.dynamics.probing import effects_of, read_probe
 from whatstuck.dynamics.records import Recorder
 from whatstuck.dynamics.statements import statements
 from whatstuck.dynamics.verdict import decide, record_heldout
@@ -72,8 +73,7 @@ def _inputs(run: RunFolder, section: Json) -> str:
 
 def _settings(section: Json) -> list[str]:
     """Names of the extraction settings, the main one first."""
-    numbers = section["settings"]
-    return [Setting(share, numbers["noise_scale"]).name for share in numbers["noise_bound"]]
+    return [setting.name for setting in settings_of(section["settings"])]
 
 
 def _metrics(

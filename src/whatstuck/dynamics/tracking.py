@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from whatstuck.dynamics import heldout as held
-from whatstuck.dynamics.explaining import Setting, ValueTables, explain
+from whatstuck.dynamics.explaining import ValueTables, explain, settings_of
 from whatstuck.dynamics.preparing import Preparation, Subject
 from whatstuck.dynamics.scoring import DivergedError, Tables, scorer
 from whatstuck.dynamics.selecting import ProbedRow
@@ -152,7 +152,7 @@ class Tracking:
     # --- interactions
 
     def _explain(self, chosen: pa.Table) -> None:
-        settings = [Setting(share, self.settings.noise_scale) for share in self.settings.noise_bound]
+        settings = settings_of(self.settings.fixed())
         row_ids = chosen["row_id"].to_pylist()
         jobs = [
             (subject, checkpoint.step)

@@ -1,10 +1,10 @@
-"""Invert a huge matrix that treats all players alike, exactly and in little more than two transforms.
+"""Solve with a huge matrix that treats all players alike, exactly and in little more than two transforms.
 
-The solver must solve with K K' = P P' + I + H H', a dense 2^n x 2^n matrix: a sum of Kronecker powers that no
-common basis makes diagonal. But its entry (S, T) depends only on |S|, |T| and |S ∩ T|: permuting the players
-changes nothing. By Schur's lemma such a matrix becomes block diagonal in the basis that quantum mechanics knows
-as coupled spins: k players are k spins 1/2, they couple to total spins j = k/2, k/2 - 1, ..., and the matrix acts
-on the 2j + 1 states of a spin j, in the same way for every one of its copies.
+The solvers need the inverse of A A' + shift (`_penalized`) or of P P' + I + H H' (`_boxed`), dense 2^n x 2^n matrices:
+sums of Kronecker powers that no common basis makes diagonal. But an entry (S, T) depends only on |S|, |T| and
+|S ∩ T|: permuting the players changes nothing. By Schur's lemma such a matrix becomes block diagonal in the basis that
+quantum mechanics knows as coupled spins: k players are k spins 1/2, they couple to total spins j = k/2, k/2 - 1, ...,
+and the matrix acts on the 2j + 1 states of a spin j, in the same way for every one of its copies.
 
 We couple the low and the high half of the players separately. Then the change of basis is again two small matrix
 products (as in `transforms`), and the blocks, one per pair of spins, have at most (n/2 + 1)^2 rows: 25 at n = 8, 36 at
@@ -64,11 +64,11 @@ def _padded(matrix: Tensor) -> Tensor:
     return torch.nn.functional.pad(matrix, (0, -matrix.shape[-1] % 8))
 
 
-class SymmetricInverse:
-    """The inverse of a positive definite operator on tables that commutes with permuting the players.
+class SymmetricSpectrum:
+    """Solve with an operator on tables that commutes with permuting the players, plus any multiple of the identity.
 
     Args:
-        operator: Maps (k, 2^n) float64 tables to their images; symmetric, positive definite, and blind to the
+        operator: Maps (k, 2^n) float64 tables to their images; symmetric, positive semidefinite, and blind to the
             names of the players. None of this is checked.
         n: Number of players.
         device: Where the tables will be.
@@ -80,7 +80,7 @@ class SymmetricInverse:
         self._low = torch.cat([spin.flatten(1) for spin in low_spins], dim=1)
         self._high = torch.cat([spin.flatten(1) for spin in high_spins], dim=1)
         # per pair of spins: where it starts, its copies and states, in the high and in the low half
-        self._blocks: list[tuple[tuple[int, int, int], tuple[int, int, int], Tensor]] = []
+        self._blocks: list[tuple[tuple[int, int, int], tuple[int, int, int], Tensor, Tensor]] = []
         high_start = 0
         for high in high_spins:
             low_start = 0
@@ -88,24 +88,29 @@ class SymmetricInverse:
                 # one copy stands for all of them
                 states = torch.einsum("ia,jb->abij", high[:, 0], low[:, 0]).reshape(-1, high.shape[0] * low.shape[0])
                 block = states @ operator(states).T
-                inverse = _padded(_padded(torch.linalg.inv((block + block.T) / 2)).T.contiguous())
-                self._blocks.append(((high_start, *high.shape[1:]), (low_start, *low.shape[1:]), inverse))
+                values, vectors = torch.linalg.eigh((block + block.T) / 2)
+                # rounding may leave the eigenvalue 0 a little below it
+                values = torch.nn.functional.pad(values.clamp(min=0), (0, -len(values) % 8), value=1.0)
+                vectors = _padded(_padded(vectors).T.contiguous()).T.contiguous()
+                self._blocks.append(((high_start, *high.shape[1:]), (low_start, *low.shape[1:]), values, vectors))
                 low_start += low.shape[1] * low.shape[2]
             high_start += high.shape[1] * high.shape[2]
 
-    def __call__(self, table: Tensor) -> Tensor:
-        """Solve for each table of a batch.
+    def solve(self, table: Tensor, shift: Tensor) -> Tensor:
+        """Apply (operator + shift)^-1 to each table of a batch.
 
         Args:
-            table: (B, 2^n) float64.
+            table: (..., 2^n) float64.
+            shift: (...) float64, not negative; positive where the operator is singular.
 
         Returns:
-            (B, 2^n) float64.
+            (..., 2^n) float64.
         """
-        rows = table.shape[0]
-        coupled = sandwich(self._high.T, table.reshape(rows, self._high.shape[0], self._low.shape[0]), self._low)
+        sheets = table.reshape(-1, self._high.shape[0], self._low.shape[0])
+        rows, shifts = len(sheets), shift.reshape(-1, 1, 1)
+        coupled = sandwich(self._high.T, sheets, self._low)
         solved = torch.empty_like(coupled)
-        for (i, high_copies, high_dim), (j, low_copies, low_dim), inverse in self._blocks:
+        for (i, high_copies, high_dim), (j, low_copies, low_dim), values, vectors in self._blocks:
             window = (
                 slice(None),
                 slice(i, i + high_copies * high_dim),
@@ -113,7 +118,9 @@ class SymmetricInverse:
             )
             states = coupled[window].reshape(rows, high_copies, high_dim, low_copies, low_dim)
             states = _padded(states.transpose(2, 3).reshape(rows, -1, high_dim * low_dim))
-            states = torch.bmm(states, inverse.expand(rows, *inverse.shape))[..., : high_dim * low_dim]
+            # padded columns have eigenvalue 1 and are thrown away
+            turned = torch.bmm(states, vectors.expand(rows, *vectors.shape)) / (values + shifts)
+            states = torch.bmm(turned, vectors.T.expand(rows, *vectors.shape))[..., : high_dim * low_dim]
             states = states.reshape(rows, high_copies, low_copies, high_dim, low_dim).transpose(2, 3)
             solved[window] = states.reshape(rows, high_copies * high_dim, low_copies * low_dim)
         return sandwich(self._high, solved, self._low.T).reshape(table.shape)

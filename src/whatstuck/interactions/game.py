@@ -4,7 +4,6 @@ This is where text becomes token ids. The game is called with a batch of coaliti
 `shapiq.Game` does, so either library can take the other's.
 """
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,10 @@ from whatstuck.errors import WhatStuckError
 from whatstuck.interactions.coalitions import (
     DEFAULT_MEMORY_LIMIT,
     MaskedPrompt,
+    every_coalition,
     plain_log_odds,
     shared_prefix_log_odds,
-    supports_prefix_sharing,
+    walked_tokens,
 )
 from whatstuck.interactions.players import player_tokens
 from whatstuck.models import default_mask_token
@@ -27,10 +27,10 @@ from whatstuck.models import default_mask_token
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
-
 MAX_PLAYERS = 16
 """More players than this need sampled masks instead of a full table."""
+
+_MOST_PLAYERS = 1000
 
 
 class LanguageModelGame:
@@ -48,11 +48,11 @@ class LanguageModelGame:
         players: Character spans `(start, end)` in `prompt`. A player owns every token that overlaps it.
         whole_target: Score all target tokens, teacher-forced, instead of the first one.
         mask_token_id: Token that replaces a masked token; by default the unknown token, else the padding token.
-        memory_limit: Bytes that one block of coalitions may take.
+        memory_limit: Bytes that scoring may take on top of the weights.
 
     Raises:
-        WhatStuckError: If there are no or too many players, two players share a token, a player owns none, or
-            the target is empty.
+        WhatStuckError: If there are no or more than 1000 players, two players share a token, a player owns none,
+            the target is empty, or the mask token stands in the prompt itself.
     """
 
     def __init__(
@@ -67,12 +67,14 @@ class LanguageModelGame:
         mask_token_id: int | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        if not 1 <= len(players) <= MAX_PLAYERS:
-            raise WhatStuckError(
-                f"a full value table needs 1 to {MAX_PLAYERS} players, got {len(players)}: choose fewer words"
-            )
+        if not 1 <= len(players) <= _MOST_PLAYERS:
+            raise WhatStuckError(f"a game needs 1 to {_MOST_PLAYERS} players, got {len(players)}: choose other words")
         target_ids = target_token_ids(tokenizer, target)
         prompt_ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        ranges = player_tokens(tokenizer, prompt, players)
+        mask = default_mask_token(tokenizer) if mask_token_id is None else mask_token_id
+        if mask in prompt_ids:
+            raise WhatStuckError(_mask_in_prompt(tokenizer, prompt, mask, prompt_ids.index(mask)))
         self.model = model
         self.n_players = len(players)
         self.player_names = [prompt[start:end] for start, end in players]
@@ -80,8 +82,8 @@ class LanguageModelGame:
         self.masked = MaskedPrompt(
             prompt_ids=tuple(prompt_ids),
             target_ids=target_ids if whole_target else target_ids[:1],
-            players=player_tokens(tokenizer, prompt, players),
-            mask_token_id=default_mask_token(tokenizer) if mask_token_id is None else mask_token_id,
+            players=ranges,
+            mask_token_id=mask,
         )
 
     def __call__(self, coalitions: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -99,35 +101,61 @@ class LanguageModelGame:
         batch = np.atleast_2d(np.asarray(coalitions, dtype=bool))
         if batch.ndim != 2 or batch.shape[1] != self.n_players:  # noqa: PLR2004 - a matrix
             raise WhatStuckError(f"coalitions must have shape (k, {self.n_players}), got {tuple(np.shape(coalitions))}")
-        index = batch @ (1 << np.arange(self.n_players))
-        unique, inverse = np.unique(index, return_inverse=True)
-        if 2 * len(unique) >= 1 << self.n_players:
-            chosen: npt.NDArray[np.float64] = self.table()[index]  # the shared walk is cheaper by now
-            return chosen
-        bits = torch.from_numpy((unique[:, None] >> np.arange(self.n_players)) & 1).bool()
         with _eval_mode(self.model):
-            values = plain_log_odds(self.model, self.masked, bits, memory_limit=self.memory_limit)
-        found: npt.NDArray[np.float64] = values.numpy()[inverse]
+            values = shared_prefix_log_odds(
+                self.model, self.masked, torch.from_numpy(batch), memory_limit=self.memory_limit
+            )
+        found: npt.NDArray[np.float64] = values.numpy()
         return found
 
     def table(self) -> npt.NDArray[np.float64]:
-        """Values of all coalitions: float64 `(2^n,)`, bit i of the index set where player i is present."""
+        """Values of all coalitions: float64 `(2^n,)`, bit i of the index set where player i is present.
+
+        Raises:
+            WhatStuckError: If there are more than 16 players, or the memory limit is too small.
+        """
+        self._refuse_large_table()
         with _eval_mode(self.model):
-            if supports_prefix_sharing(self.model):
-                values = shared_prefix_log_odds(self.model, self.masked, memory_limit=self.memory_limit)
-            else:
-                logger.warning(
-                    "%s keeps a recurrent state: prefixes cannot be shared, so all %d masked prompts are scored whole",
-                    type(self.model).__name__,
-                    1 << self.n_players,
-                )
-                values = self.plain_table()
-        return values.numpy()
+            values = shared_prefix_log_odds(self.model, self.masked, memory_limit=self.memory_limit)
+        table: npt.NDArray[np.float64] = values.numpy()
+        return table
 
     def plain_table(self) -> torch.Tensor:
-        """The same table by full forward passes, without sharing: slow, the oracle of `table`."""
-        bits = (torch.arange(1 << self.n_players)[:, None] >> torch.arange(self.n_players)) & 1
-        return plain_log_odds(self.model, self.masked, bits.bool(), memory_limit=self.memory_limit)
+        """The same table by full forward passes, without sharing: slow, the oracle of `table`.
+
+        Raises:
+            WhatStuckError: If there are more than 16 players.
+        """
+        self._refuse_large_table()
+        with _eval_mode(self.model):
+            return plain_log_odds(
+                self.model, self.masked, every_coalition(self.n_players), memory_limit=self.memory_limit
+            )
+
+    def _refuse_large_table(self) -> None:
+        if self.n_players <= MAX_PLAYERS:
+            return
+        first = MaskedPrompt(
+            self.masked.prompt_ids,
+            self.masked.target_ids,
+            self.masked.players[:MAX_PLAYERS],
+            self.masked.mask_token_id,
+        )
+        raise WhatStuckError(
+            f"a full table of {self.n_players} players would have 2^{self.n_players} values; at most {MAX_PLAYERS} "
+            f"players are possible ({walked_tokens(first):,} tokens through the model for the first {MAX_PLAYERS}): "
+            "choose fewer words, or explain all of them from sampled masks with whatstuck.fit_interactions"
+        )
+
+
+def _mask_in_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str, mask: int, position: int) -> str:
+    encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+    start, end = encoded["offset_mapping"][position]
+    return (
+        f"the mask token {tokenizer.convert_ids_to_tokens(mask)!r} is in the prompt itself (token {position}, "
+        f"{prompt[start:end]!r} at character {start}), so a masked word would look like it: "
+        "choose another one with mask_token_id= or --mask-token"
+    )
 
 
 def target_token_ids(tokenizer: "PreTrainedTokenizerBase", target: str | Sequence[int]) -> tuple[int, ...]:

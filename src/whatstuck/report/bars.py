@@ -1,6 +1,7 @@
-"""Bars above and below zero: strength by order (as in Fig. 2 of arXiv 2605.17967), one interaction before and after."""
+"""Bars: strength by order (as in Fig. 2 of arXiv 2605.17967), single interactions, certain parts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -93,15 +94,27 @@ def _bar(stat: Stat | None, left: float, width: float, middle: float, scale: flo
     return box + whisker
 
 
-def before_after(before: float, after: float, *, category: str, top: float, name: str) -> Markup:
-    """One interaction before (hollow) and after (filled), left and right of zero.
+Span = tuple[float, float]
+
+
+def before_after(
+    before: float,
+    after: float,
+    *,
+    category: str,
+    top: float,
+    name: str,
+    ranges: tuple[Span | None, Span | None] = (None, None),
+) -> Markup:
+    """One interaction before (hollow) and after (filled), left and right of zero, each with its range as a line.
 
     Args:
         before: The interaction at the first checkpoint, in log-odds.
         after: The interaction at the checkpoint compared.
         category: CSS class of the colour.
         name: Id of the figure, unlike any other on the page.
-        top: Strength at the edge, the same for all interactions that stand together.
+        top: Size at the edge, the same for all interactions that stand together.
+        ranges: (low, high) of both, where known.
     """
     middle, reach = 100.0, 96.0 / top
 
@@ -109,14 +122,83 @@ def before_after(before: float, after: float, *, category: str, top: float, name
         length = abs(value) * reach
         return tag("rect", x=middle - (length if value < 0 else 0), y=y, width=length, height=9, class_=style)
 
+    def whisker(span: Span | None, y: float) -> Markup:
+        if span is None:
+            return Markup("")
+        left, right = (middle + max(-top, min(top, end)) * reach for end in span)
+        return tag("line", x1=left, x2=right, y1=y, y2=y, class_="whisker")
+
+    said = [
+        f"{number(value, signed=True)} {when}" + (f" ({number(span[0])} to {number(span[1])})" if span else "")
+        for value, when, span in zip((before, after), ("before", "after"), ranges, strict=True)
+    ]
     return picture(
         200,
         26,
         tag("line", x1=middle, x2=middle, y1=0, y2=26, class_="zero"),
         tag("g", bar(before, 2.5, "hollow"), bar(after, 14.5, "bar"), class_=f"series {category}"),
+        whisker(ranges[0], 7.0),
+        whisker(ranges[1], 19.0),
         name=name,
         title="Before and after",
-        text=f"{number(before, signed=True)} before, {number(after, signed=True)} after, in log-odds",
+        text=f"{', '.join(said)}, in log-odds",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How much of a set is certain, is found, and is possible: `least` <= `point` <= `most`."""
+
+    least: float
+    point: float
+    most: float
+
+
+def part_bars(parts: Mapping[str, Part], *, title: str, name: str, words: tuple[str, str], top: float = 0.0) -> Markup:
+    """A bar per set: full up to what is certain, light up to what is possible, a line at what was found.
+
+    Args:
+        parts: By set.
+        title: Heading inside the picture.
+        name: Id of the figure, unlike any other on the page.
+        words: What to call the two ends.
+        top: Value that the scale must reach, so that figures can be compared.
+    """
+    width, left, line = 300.0, 8.0, 44.0
+    ticks = nice_ticks(0.0, max([top, *(part.most for part in parts.values())]) or 1.0)
+    scale = (width - 2 * left - 10) / ticks[-1]
+    children: list[Markup] = [tag("text", title, x=2, y=14, class_="figure-title")]
+    said = []
+    bottom = 26 + line * len(parts)
+    for tick in ticks:
+        x = left + tick * scale
+        children += [
+            tag("line", x1=x, x2=x, y1=26, y2=bottom, class_="zero" if tick == 0 else "rule"),
+            tag("text", number(tick), x=x, y=bottom + 15, text_anchor="middle"),
+        ]
+    for index, (subset, part) in enumerate(parts.items()):
+        y = 26 + line * index
+        sentence = f"{number(part.least)} {words[0]}, {number(part.point)} found, {number(part.most)} {words[1]}"
+        said.append(f"{PLAIN_NAMES[subset]} {sentence}")
+        end, point = left + part.least * scale, left + part.point * scale
+        children += [
+            tag("path", d=outline(SHAPES[subset], (left + 6, y + 13)), class_=f"key {subset}"),
+            tag("text", sentence, x=left + 15, y=y + 17, class_="panel-title"),
+            tag(
+                "g",
+                tag("rect", x=end, y=y + 23, width=max(part.most - part.least, 0.0) * scale, height=13, class_="maybe"),
+                tag("rect", x=left, y=y + 23, width=part.least * scale, height=13, class_="bar"),
+                class_=f"series {subset}",
+            ),
+            tag("line", x1=point, x2=point, y1=y + 20.5, y2=y + 38.5, class_="found"),
+        ]
+    return picture(
+        width,
+        bottom + 22,
+        tag("g", *children, class_="axis"),
+        name=name,
+        title=title,
+        text=f"Per row: {'; '.join(said)}.",
     )
 
 

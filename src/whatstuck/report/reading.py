@@ -4,6 +4,7 @@ The page does no statistics, so this is a reader and nothing else. It does not i
 on a machine that could never have made it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class Run:
         track: The section `track` of run.json.
         steps: Steps of the checkpoints, ascending.
         effects: Per step that is compared (`before`, `after`) and row id, the interactions of the main setting.
+        range_floors: Per step of those with ranges, the half width of the range of what is not listed.
         heldout_rows: Number of held-out rows per half.
     """
 
@@ -60,6 +62,7 @@ class Run:
     rows: tuple[Row, ...]
     metrics: Metrics
     effects: Mapping[int, Mapping[str, tuple[Effect, ...]]]
+    range_floors: Mapping[int, float]
     heldout_rows: Mapping[str, int]
 
     @property
@@ -118,6 +121,10 @@ def read_run(folder: Path) -> Run:
     verdict = read_json(folder / "verdict.json")
     metrics = read_metrics(folder / "metrics.parquet", model)
     compared = {steps[0], _compared(_whole(verdict.get("keep_step")), steps)}
+    parts = {
+        step: _effects(folder / "interactions" / model / f"step-{step:06d}.parquet", metrics.setting)
+        for step in sorted(compared)
+    }
     return Run(
         name=folder.resolve().name,
         track=track,
@@ -125,10 +132,8 @@ def read_run(folder: Path) -> Run:
         steps=steps,
         rows=_rows(folder / "rows.parquet"),
         metrics=metrics,
-        effects={
-            step: _effects(folder / "interactions" / model / f"step-{step:06d}.parquet", metrics.setting)
-            for step in sorted(compared)
-        },
+        effects={step: effects for step, (effects, _) in parts.items()},
+        range_floors={step: floor for step, (_, floor) in parts.items() if floor is not None},
         heldout_rows=_heldout_rows(folder / "heldout"),
     )
 
@@ -156,18 +161,20 @@ def _rows(path: Path) -> tuple[Row, ...]:
     )
 
 
-def _effects(path: Path, setting: str) -> dict[str, tuple[Effect, ...]]:
-    """Interactions by row id; empty where the part is not there (left out for sharing, say)."""
+def _effects(path: Path, setting: str) -> tuple[dict[str, tuple[Effect, ...]], float | None]:
+    """Interactions by row id, and their range floor; empty where the part is not there (left out for sharing, say)."""
     if not path.exists():
-        return {}
+        return {}, None
+    table = read_columns(path, ["row_id", "setting", "kind", "mask", "order", "value", "low", "high"])
     by_row: dict[str, list[Effect]] = {}
-    for record in read_records(path, ["row_id", "setting", "kind", "mask", "order", "value", "low", "high"]):
+    for record in table.to_pylist():
         value = known(record["value"])
         if record["setting"] == setting and value is not None:
             low, high = known(record["low"]), known(record["high"])
             effect = Effect(record["kind"], record["mask"], record["order"], value, low, high)
             by_row.setdefault(record["row_id"], []).append(effect)
-    return {row_id: tuple(effects) for row_id, effects in by_row.items()}
+    about = json.loads((table.schema.metadata or {}).get(b"whatstuck", b"{}")).get(setting) or {}
+    return {row_id: tuple(effects) for row_id, effects in by_row.items()}, known(about.get("range_floor"))
 
 
 def _heldout_rows(folder: Path) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from whatstuck.report import certainty
 from whatstuck.report.bars import Signed, order_bars, top_of
 from whatstuck.report.figures import Figure, Line
 from whatstuck.report.metrics import Stat
@@ -33,6 +34,7 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
         "changes": [mass_changes(run.metrics.series("mass_change", s), run.steps, s) for s in ("removed", "emerged")],
         "comparisons": 2 * (len(run.steps) - 1),
         "agreement": rules_agree(relations),
+        "certain": certainty.block(run),
         "table": _table(run),
         "plain": _plain(run),
         "counts": _counts(run),

@@ -5,13 +5,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from whatstuck.report.bars import before_after
+from whatstuck.report.bars import Span, before_after
 from whatstuck.report.metrics import MAIN_TAU
 from whatstuck.report.reading import Effect, Row, Run
-from whatstuck.report.words import PLAIN_NAMES, number, pushes
+from whatstuck.report.words import NEXT_TO_NOTHING, PLAIN_NAMES, counted, number, pushes
 
 MOST_ROWS = 3
 MOST_EFFECTS = 8
+WIDEST = 2.0  # ranges are cut where they are this many times as long as the longest bar
 LONGEST = 600  # characters of a stretch without players that are shown
 
 Effects = Mapping[tuple[str, int], Effect]
@@ -32,6 +33,7 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:
         "kept": run.after == run.kept,
         "tau": number(taus[0]),
         "text": text,
+        "ranged": {run.before, run.after} <= run.range_floors.keys(),
         "rows": [_taken_apart(run, row, rank, taus, text=text) for rank, row in enumerate(chosen)],
     }
 
@@ -62,13 +64,19 @@ def _taken_apart(run: Run, row: Row, rank: int, taus: tuple[float, float, float]
     sorted_keys = sorted(
         before.keys() | after.keys(), key=lambda key: (-max(abs(_value(before, key)), abs(_value(after, key))), key)
     )
-    found = []
+    found, others = [], 0
     for key in sorted_keys:
         old, new = _value(before, key), _value(after, key)
+        spans = _span(run, run.before, before.get(key)), _span(run, run.after, after.get(key))
         category = categorize(old, new, fixed, fixed)
         if category:
-            found.append((key, old, new, category, categorize(old, new, fixed, relative)))
-    top = max((max(abs(old), abs(new)) for _, old, new, _, _ in found), default=1.0)
+            found.append((key, old, new, category, categorize(old, new, fixed, relative), spans))
+        elif any(span and reaches(span, fixed) != "no" for span in spans):
+            others += 1
+    shown = found[:MOST_EFFECTS]
+    top = max((max(abs(old), abs(new)) for _, old, new, *_ in found), default=1.0)
+    ends = [abs(end) for *_, spans in shown for span in spans if span for end in span]
+    top = max([top, *(min(end, WIDEST * top) for end in ends)])
     words = [player[2] if text else "word" for player in row.players]
     return {
         # a row id may be a user's own text
@@ -78,19 +86,60 @@ def _taken_apart(run: Run, row: Row, rank: int, taus: tuple[float, float, float]
         "target": row.target if text else None,
         "players": len(row.players),
         "left_out": max(0, len(found) - MOST_EFFECTS),
+        "others": counted(others, "more interaction") if others else "",
         "effects": [
             {
                 "sentence": pushes(_named(words, mask), kind, old, new, category),
                 "category": category,
                 "label": PLAIN_NAMES[category],
                 "kind": "one word" if mask.bit_count() == 1 else kind.upper(),
-                "range": _range(after.get((kind, mask))),
+                "certain": certainty(spans, fixed),
+                "range": _ranges(spans),
                 "otherwise": _otherwise(category, relatively),
-                "figure": before_after(old, new, category=category, top=top, name=f"row-{rank}-{index}"),
+                "figure": before_after(old, new, category=category, top=top, name=f"row-{rank}-{index}", ranges=spans),
             }
-            for index, ((kind, mask), old, new, category, relatively) in enumerate(found[:MOST_EFFECTS])
+            for index, ((kind, mask), old, new, category, relatively, spans) in enumerate(shown)
         ],
     }
+
+
+def _span(run: Run, step: int, effect: Effect | None) -> Span | None:
+    """The range of an interaction; what is not listed is 0 within the floor. None where no range is known."""
+    if step not in run.range_floors:
+        return None
+    if effect is None:
+        return (-run.range_floors[step], run.range_floors[step])
+    return (effect.low, effect.high) if effect.low is not None and effect.high is not None else None
+
+
+def reaches(span: Span, tau: float) -> str:
+    """Whether a range lies beyond the threshold: `yes`, `no` or `unknown`.
+
+    >>> reaches((0.2, 0.3), 0.1), reaches((-0.1, 0.1), 0.1), reaches((0.0, 0.3), 0.1)
+    ('yes', 'no', 'unknown')
+    """
+    low, high = span
+    if low > tau or high < -tau:
+        return "yes"
+    return "no" if -tau <= low and high <= tau else "unknown"
+
+
+def certainty(spans: tuple[Span | None, Span | None], tau: float) -> str:
+    """Whether a category, which rests on both steps, holds for the whole ranges: `certain`, `possible`, or empty."""
+    before, after = spans
+    if before is None or after is None:
+        return ""
+    return "possible" if "unknown" in (reaches(before, tau), reaches(after, tau)) else "certain"
+
+
+def _ranges(spans: tuple[Span | None, Span | None]) -> str:
+    said = []
+    for when, span in zip(("before", "now"), spans, strict=True):
+        if span is not None:
+            tiny = max(map(abs, span)) < NEXT_TO_NOTHING
+            ends = f"{number(span[0], signed=True)} to {number(span[1], signed=True)}"
+            said.append(f"{when} {'next to nothing' if tiny else ends}")
+    return f"Range {', '.join(said)}." if said else ""
 
 
 def categorize(before: float, after: float, tau_before: float, tau_after: float) -> str:
@@ -114,12 +163,6 @@ def _otherwise(category: str, relatively: str) -> str:
 
 def _named(words: list[str], mask: int) -> list[tuple[str, int]]:
     return [(word, index + 1) for index, word in enumerate(words) if mask >> index & 1]
-
-
-def _range(effect: Effect | None) -> str:
-    if effect is None or effect.low is None or effect.high is None:
-        return ""
-    return f"{number(effect.low, signed=True)} to {number(effect.high, signed=True)} over near-optimal explanations"
 
 
 def highlighted(row: Row) -> Markup:

@@ -92,15 +92,17 @@ class _Ratio:
         return lines
 
     def table(self) -> list[dict[str, Any]]:
-        """One line per rule and set at the last step, with a cell for each kind of null."""
+        """One line per rule and set at the last step, and per certain part, with a cell for each kind of null."""
         lines = []
         for rule, name in RULE_NAMES.items():
-            for subset in FOUR:
-                stat = self._series(subset, rule).get(self.run.last)
+            for subset, part in ((subset, part) for subset in FOUR for part in ("", "certain")):
+                named = f"{subset}_{part}" if part else subset
+                stat = self._series(named, rule).get(self.run.last)
                 if stat is not None:
-                    nulls = [self._series(subset, rule, kind).get(self.run.last) for kind in self.kinds]
+                    nulls = [self._series(named, rule, kind).get(self.run.last) for kind in self.kinds]
                     shown = [measured(_chance(null), share=True) for null in nulls]
-                    lines.append({"rule": name, "set": subset, "value": measured(stat, share=True), "nulls": shown})
+                    value = measured(stat, share=True)
+                    lines.append({"rule": name, "set": subset, "part": part, "value": value, "nulls": shown})
         return lines
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from whatstuck.report.metrics import MAIN_TAU, Stat
 from whatstuck.report.reading import Run
-from whatstuck.report.words import counted, listed, number, percent
+from whatstuck.report.words import counted, listed, measured, number, percent
 
 FEW_ROWS = 30
 LOOSE_GAP = 0.01
+MOSTLY = 0.5
 EXACT_ENOUGH = ("float32", "float64")
 
 GLOSSARY = (
@@ -23,6 +24,17 @@ GLOSSARY = (
     ("order", "how many words an interaction has."),
     ("strength, mass", "absolute size, in log-odds, added up within a row; means are over rows."),
     ("salient", "larger than the threshold tau."),
+    (
+        "range",
+        "the values that an interaction takes in any explanation nearly as sparse as the one found, noise included.",
+    ),
+    (
+        "certain, possible",
+        (
+            "true for the whole range of every interaction that it is about; true for some of it. What is found but "
+            "not certain may be a choice of the solver."
+        ),
+    ),
     ("relative threshold", "tau = c × the mean range of the output at that step; it grows when the model grows sure."),
     ("fixed threshold", "tau = c × the mean range of the output at step 0, at every step."),
     ("removed", "salient at step 0, not now; counted with its strength at step 0."),
@@ -51,7 +63,7 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
     settings = track.get("settings") or {}
     return {
         "checks": [
-            check for check in (_dtype(run), _gap(run), _single(), *_noise(run), _rows(run), _skipped(run)) if check
+            check for check in (_dtype(run), _gap(run), _single(run), *_noise(run), _rows(run), _skipped(run)) if check
         ],
         "warnings": [str(warning) for warning in track.get("warnings") or []],
         "made": _made(run),
@@ -91,12 +103,44 @@ def _dtype(run: Run) -> dict[str, str]:
     return _check("Scoring precision", f"The models were scored in {dtype}.", fine=True)
 
 
-def _single() -> dict[str, str]:
+def _single(run: Run) -> dict[str, str]:
+    """How many of the salient interactions are salient in every near-optimal explanation."""
+    name = "Single interactions"
+    shares = run.metrics.series("certain_share", rule="fixed")
+    shown = [step for step in dict.fromkeys((run.before, run.after)) if step in shares]
+    if not shown:
+        sentence = (
+            "The sparsest explanation need not be the only one: another of nearly the same total strength may have "
+            "other interactions. No ranges were computed in this run, so which single ones are certain is not known."
+        )
+        return _check(name, sentence, fine=False)
+    parts, widths = [], []
+    for step in shown:
+        certain, found, possible, width = (
+            run.metrics.series(metric, subset, rule="fixed").get(step)
+            for metric, subset in (
+                ("count", "all_certain"),
+                ("count", "all"),
+                ("count", "all_possible"),
+                ("range_width", "all"),
+            )
+        )
+        which = "the kept step" if step == run.kept and step != run.before else f"step {step}"
+        sizes = ""
+        if certain and found and possible:
+            sizes = (
+                f" ({number(certain.value)} of {number(found.value)} per row; {number(possible.value)} are possible)"
+            )
+        parts.append(f"{measured(shares[step], share=True)} are certain at {which}{sizes}")
+        widths += [number(width.value)] if width else []
     sentence = (
-        "The sparsest explanation need not be the only one: another of the same total strength may have other "
-        "interactions. Which single ones are certain is not computed yet."
+        "The sparsest explanation need not be the only one, and scores carry noise: each interaction has a range, its "
+        "values in all explanations that are nearly as sparse. Of those found above the fixed threshold, "
+        f"{listed(parts)}: their whole range is above it."
     )
-    return _check("Single interactions", sentence, fine=False)
+    if widths:
+        sentence += f" A range is {listed(dict.fromkeys(widths))} log-odds wide on average."
+    return _check(name, sentence, fine=all((shares[step].value or 0.0) >= MOSTLY for step in shown))
 
 
 def _gap(run: Run) -> dict[str, str]:

@@ -19,12 +19,13 @@ So the gap holds for the point returned, whatever the splitting did.
 
 import math
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from whatstuck.interactions._symmetric import SymmetricInverse
+from whatstuck.interactions._halpern import Halpern
+from whatstuck.interactions._symmetric import SymmetricSpectrum
 from whatstuck.interactions.transforms import (
     Matrix,
     kronecker_power,
@@ -39,11 +40,6 @@ _H: Matrix = ((0, 1), (-1, 1))
 _H_T: Matrix = ((0, -1), (1, 1))
 
 _CHECK_EVERY = 25  # iterations between two looks at the gap
-_FIRST_STEP = 0.03  # for tables scaled to 1; the restarts correct it within a few hundred iterations
-_SUFFICIENT = 0.2  # restart when the residual fell to this share of what it was at the last restart
-_NECESSARY = 0.8  # or to this share, and rises again
-_LONGEST = 0.25  # or when the time since the last restart is this share of all
-_WARM_UP = 20  # the last rule waits this many iterations
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +50,14 @@ class Solution:
         and_: (B, 2^n) AND coefficients; entry 0 is 0; order 1 holds the OR coefficients of order 1 as well.
         or_: (B, 2^n) OR coefficients; entries of order 0 and 1 are 0.
         bound: (B,) proven lower bound of the smallest possible objective.
+        dual: (B, 2^n) the z, one number per coalition, that proves it: z'u - kappa |z|_1 with |A'z| <= 1.
         iterations: (B,) int64.
     """
 
     and_: Tensor
     or_: Tensor
     bound: Tensor
+    dual: Tensor
     iterations: Tensor
 
 
@@ -71,14 +69,6 @@ class _Rows:
     rhs: Tensor  # (B, 2^n) h
     box: Tensor  # (B, 2^n) kappa; 0 at the empty coalition
     exact: Tensor  # (B, 2, 2^n) a cheap point (a, r) with q = 0
-    state: Tensor  # (B, 3, 2^n) z, the argument of the prox of (a, r, q)
-    anchor: Tensor  # (B, 3, 2^n) z at the last restart
-    near: Tensor  # (B, 3, 2^n) prox at the last restart
-    slope: Tensor  # (B, 3, 2^n) subgradient at the last restart
-    step: Tensor  # (B,)
-    age: Tensor  # (B,) iterations since the last restart
-    residual: Tensor  # (B,) of the last iteration
-    first_residual: Tensor  # (B,) of the first iteration since the last restart
 
     def keep(self, mask: Tensor) -> None:
         """Drop the tables that are done."""
@@ -87,13 +77,13 @@ class _Rows:
 
 
 @cache
-def _projector(n: int, device: torch.device) -> SymmetricInverse:
-    """The inverse of K K' with K = [P, I, -H], which the projection onto the graph needs."""
+def _projector(n: int, device: torch.device) -> SymmetricSpectrum:
+    """The eigenvectors of K K' with K = [P, I, -H], which the projection onto the graph needs."""
 
     def gram(y: Tensor) -> Tensor:
         return superset_zeta(kronecker_power(_SUPERSET_ZETA_T, y)) + y + kronecker_power(_H, kronecker_power(_H_T, y))
 
-    return SymmetricInverse(gram, n, device)
+    return SymmetricSpectrum(gram, n, device)
 
 
 @cache
@@ -110,14 +100,14 @@ def _project(rows: _Rows, point: Tensor) -> tuple[Tensor, Tensor]:
     a, r, q = point.unbind(1)
     excess = superset_zeta(a) + r - kronecker_power(_H, q) - rows.rhs
     n = point.shape[-1].bit_length() - 1
-    multiplier = _projector(n, point.device)(excess)
+    multiplier = _projector(n, point.device).solve(excess, torch.zeros_like(excess[:, 0]))
     shift = torch.stack(
         [kronecker_power(_SUPERSET_ZETA_T, multiplier), multiplier, -kronecker_power(_H_T, multiplier)], dim=1
     )
     return point - shift, multiplier
 
 
-def _prox(state: Tensor, step: Tensor, box: Tensor) -> Tensor:
+def _prox(box: Tensor, state: Tensor, step: Tensor) -> Tensor:
     """Soft thresholds for a and r, the box for q."""
     limit = step[:, None, None] * _weights(state.shape[-1].bit_length() - 1, state.device)
     sparse = state[:, :2] - state[:, :2].clamp(-limit, limit)
@@ -179,56 +169,26 @@ def _candidates(rows: _Rows, near: Tensor, point: Tensor) -> list[Tensor]:
     ]
 
 
-def _lower_bound(rows: _Rows, multiplier: Tensor) -> Tensor:
-    """(B,) a proven lower bound of the optimum: the dual objective of the multiplier, scaled to be feasible."""
-    dual = -multiplier / rows.step[:, None]
+def _lower_bound(rows: _Rows, dual: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) a proven lower bound of the optimum, and the (B, 2^n) z = H'y that proves it, from any (B, 2^n) y."""
+    dual = dual.clone()
     dual[:, 0] = 0.0
     sums = kronecker_power(_SUPERSET_ZETA_T, dual)
     largest = torch.maximum(dual.abs().amax(1), sums[:, 1:].abs().amax(1)).clamp(min=1)
-    gain = (rows.rhs * dual).sum(1) - (rows.box * kronecker_power(_H_T, dual).abs()).sum(1)
-    return gain / largest
+    proof = kronecker_power(_H_T, dual)
+    gain = (rows.rhs * dual).sum(1) - (rows.box * proof.abs()).sum(1)
+    return gain / largest, proof / largest[:, None]
 
 
-def _restart(rows: _Rows, due: Tensor) -> None:
-    """Anchor the tables that are due at where they are, with a step that balances primal and dual distance."""
-    which = due.nonzero()[:, 0]
-    step, box, state = rows.step[which], rows.box[which], rows.state[which]
-    near = _prox(state, step, box)
-    slope = (state - near) / step[:, None, None]
-    moved = (near - rows.near[which]).flatten(1).norm(dim=1)
-    turned = (slope - rows.slope[which]).flatten(1).norm(dim=1)
-    balanced = (step * moved / turned).sqrt().clamp(1e-6, 1e3)
-    step = torch.where((moved > 0) & (turned > 0), balanced, step)
-    state = near + step[:, None, None] * slope
-    rows.state[which], rows.anchor[which], rows.near[which], rows.slope[which] = state, state, near, slope
-    rows.step[which] = step
-    rows.age[which] = 0.0
-    rows.residual[which] = math.inf
-
-
-def _start(values: Tensor, noise_bound: Tensor) -> _Rows:
+def _start(values: Tensor, noise_bound: Tensor) -> tuple[_Rows, Tensor]:
+    """The tables with their bounds, and the state (B, 3, 2^n) to start from."""
     count, size = values.shape
     box = noise_bound[:, None].repeat(1, size)
     box[:, 0] = 0.0
     # from half AND, half OR: the cheapest of the three may lie far out on one side
     a, r = mobius(values) / 2, kronecker_power(_H, values) / 2
-    state = torch.stack([a, r, torch.zeros_like(a)], dim=1)
-    step = torch.full_like(noise_bound, _FIRST_STEP)
-    near = _prox(state, step, box)
-    return _Rows(
-        index=torch.arange(count, device=values.device),
-        rhs=2 * r,
-        box=box,
-        exact=_cheapest_exact(values),
-        state=state,
-        anchor=state.clone(),
-        near=near,
-        slope=(state - near) / _FIRST_STEP,
-        step=step,
-        age=torch.zeros_like(noise_bound),
-        residual=torch.full_like(noise_bound, math.inf),
-        first_residual=torch.full_like(noise_bound, math.inf),
-    )
+    rows = _Rows(index=torch.arange(count, device=values.device), rhs=2 * r, box=box, exact=_cheapest_exact(values))
+    return rows, torch.stack([a, r, torch.zeros_like(a)], dim=1)
 
 
 @torch.no_grad()
@@ -244,41 +204,35 @@ def solve(values: Tensor, noise_bound: Tensor, *, gap_tolerance: float, max_iter
     Returns:
         The best points with their bounds, in the units of `values`.
     """
-    rows = _start(values, noise_bound)
+    rows, state = _start(values, noise_bound)
+    walk = Halpern.start(state, partial(_prox, rows.box))
     best = _coefficients(*rows.exact.unbind(1))
     cost = objective(best)
-    bound = torch.zeros_like(cost)
+    bound, dual = torch.zeros_like(cost), torch.zeros_like(values)
     iterations = torch.full_like(rows.index, max_iterations)
 
     for iteration in range(1, max_iterations + 1):
-        near = _prox(rows.state, rows.step, rows.box)
-        point, multiplier = _project(rows, 2 * near - rows.state)
-        move = point - near
-        residual = move.flatten(1).norm(dim=1)
-        rows.age = rows.age + 1
-        rows.first_residual = torch.where(rows.age == 1, residual, rows.first_residual)
-        share = (rows.age / (rows.age + 1))[:, None, None]
-        rows.state = share * (rows.state + 2 * move) + (1 - share) * rows.anchor
-        due = (
-            (residual <= _SUFFICIENT * rows.first_residual)
-            | ((residual <= _NECESSARY * rows.first_residual) & (residual > rows.residual))
-            | ((rows.age >= _LONGEST * iteration) & (iteration > _WARM_UP))
-        )
-        rows.residual = residual
+        near = _prox(rows.box, walk.state, walk.step)
+        point, multiplier = _project(rows, 2 * near - walk.state)
+        due = walk.advance(near, point, iteration)
 
         if iteration % _CHECK_EVERY == 0 or iteration == max_iterations:
             for candidate in _candidates(rows, near, point):
                 better = objective(candidate) < cost[rows.index]
                 best[rows.index[better]] = candidate[better]
                 cost[rows.index[better]] = objective(candidate[better])
-            bound[rows.index] = torch.maximum(bound[rows.index], _lower_bound(rows, multiplier))
+            proven, proof = _lower_bound(rows, -multiplier / walk.step[:, None])
+            higher = proven > bound[rows.index]
+            bound[rows.index[higher]], dual[rows.index[higher]] = proven[higher], proof[higher]
             open_ = (cost - bound)[rows.index] > gap_tolerance * cost[rows.index]
             iterations[rows.index[~open_]] = iteration
             rows.keep(open_)
+            walk.keep(open_)
             due = due[open_]
             if not len(rows.index):
                 break
         if due.any():
-            _restart(rows, due)
+            which = due.nonzero()[:, 0]
+            walk.restart(which, partial(_prox, rows.box[which]))
 
-    return Solution(best[:, 0], best[:, 1], bound, iterations)
+    return Solution(best[:, 0], best[:, 1], bound, dual, iterations)
