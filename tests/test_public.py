@@ -9,7 +9,20 @@ import pytest
 
 import whatstuck
 
-OPTIONAL = ["peft", "trl", "datasets", "gguf", "accelerate", "reasoning_gym", "scipy", "pandas"]
+OPTIONAL = [
+    "peft",
+    "trl",
+    "datasets",
+    "gguf",
+    "accelerate",
+    "reasoning_gym",
+    "scipy",
+    "pandas",
+    "shapiq",
+    "lightgbm",
+    "sklearn",
+    "clarabel",
+]
 
 
 def test_all_names_are_there_and_sorted() -> None:

@@ -12,26 +12,47 @@ from whatstuck.errors import WhatStuckError
 
 if TYPE_CHECKING:
     from whatstuck.api import track, train
-    from whatstuck.interactions.extraction import extract_interactions
+    from whatstuck.interactions.extraction import Interactions, extract_interactions
     from whatstuck.interactions.game import LanguageModelGame
+    from whatstuck.interactions.interop import from_shapiq, to_interaction_values, to_parquet, to_shapiq
+    from whatstuck.interactions.sampled import SampledInteractions, fit_interactions
+    from whatstuck.interactions.whole_prompt import PromptExplanation, explain_prompt
     from whatstuck.results import Run, load_run
 
 _WHERE = {
+    "Interactions": "whatstuck.interactions.extraction",
     "LanguageModelGame": "whatstuck.interactions.game",
+    "PromptExplanation": "whatstuck.interactions.whole_prompt",
     "Run": "whatstuck.results",
+    "SampledInteractions": "whatstuck.interactions.sampled",
+    "explain_prompt": "whatstuck.interactions.whole_prompt",
     "extract_interactions": "whatstuck.interactions.extraction",
+    "fit_interactions": "whatstuck.interactions.sampled",
+    "from_shapiq": "whatstuck.interactions.interop",
     "load_run": "whatstuck.results",
+    "to_interaction_values": "whatstuck.interactions.interop",
+    "to_parquet": "whatstuck.interactions.interop",
+    "to_shapiq": "whatstuck.interactions.interop",
     "track": "whatstuck.api",
     "train": "whatstuck.api",
 }
 
 __all__ = [
+    "Interactions",
     "LanguageModelGame",
+    "PromptExplanation",
     "Run",
+    "SampledInteractions",
     "WhatStuckError",
     "__version__",
+    "explain_prompt",
     "extract_interactions",
+    "fit_interactions",
+    "from_shapiq",
     "load_run",
+    "to_interaction_values",
+    "to_parquet",
+    "to_shapiq",
     "track",
     "train",
 ]

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from whatstuck.interactions._halpern import Halpern
+from whatstuck.interactions._penalized import Solution
 from whatstuck.interactions._symmetric import SymmetricSpectrum
 from whatstuck.interactions.transforms import (
     Matrix,
@@ -40,25 +41,6 @@ _H: Matrix = ((0, 1), (-1, 1))
 _H_T: Matrix = ((0, -1), (1, 1))
 
 _CHECK_EVERY = 25  # iterations between two looks at the gap
-
-
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """The best point found for each table, with its certificate.
-
-    Attributes:
-        and_: (B, 2^n) AND coefficients; entry 0 is 0; order 1 holds the OR coefficients of order 1 as well.
-        or_: (B, 2^n) OR coefficients; entries of order 0 and 1 are 0.
-        bound: (B,) proven lower bound of the smallest possible objective.
-        dual: (B, 2^n) the z, one number per coalition, that proves it: z'u - kappa |z|_1 with |A'z| <= 1.
-        iterations: (B,) int64.
-    """
-
-    and_: Tensor
-    or_: Tensor
-    bound: Tensor
-    dual: Tensor
-    iterations: Tensor
 
 
 @dataclass(slots=True)
@@ -202,7 +184,8 @@ def solve(values: Tensor, noise_bound: Tensor, *, gap_tolerance: float, max_iter
         max_iterations: Stop all tables here. The best point so far is returned, never the last.
 
     Returns:
-        The best points with their bounds, in the units of `values`.
+        The best points with their bounds, in the units of `values`, as groups of one step: entries of OR of order
+        1 are 0, since AND holds them. The dual z proves z'u - kappa |z|_1 with |A'z| <= 1.
     """
     rows, state = _start(values, noise_bound)
     walk = Halpern.start(state, partial(_prox, rows.box))
@@ -235,4 +218,4 @@ def solve(values: Tensor, noise_bound: Tensor, *, gap_tolerance: float, max_iter
             which = due.nonzero()[:, 0]
             walk.restart(which, partial(_prox, rows.box[which]))
 
-    return Solution(best[:, 0], best[:, 1], bound, dual, iterations)
+    return Solution(best[:, None], cost, bound, dual[:, None], iterations)

@@ -60,7 +60,7 @@ class Halpern:
         self.first_residual = torch.where(self.age == 1, residual, self.first_residual)
         share = _per_table(self.age / (self.age + 1), self.state)
         self.state = share * (self.state + 2 * move) + (1 - share) * self.anchor
-        due = (
+        due: Tensor = (
             (residual <= _SUFFICIENT * self.first_residual)
             | ((residual <= _NECESSARY * self.first_residual) & (residual > self.residual))
             | ((self.age >= _LONGEST * iteration) & (iteration > _WARM_UP))

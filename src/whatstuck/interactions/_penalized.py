@@ -100,7 +100,7 @@ def strength(coefficients: Tensor) -> Tensor:
     """(B, T, 2, 2^n) to (B, 2, 2^n): magnitude over the checkpoints of a group."""
     if coefficients.shape[1] == 1:
         return coefficients[:, 0].abs()
-    return torch.linalg.vector_norm(coefficients, dim=1)
+    return coefficients.square().sum(1).sqrt()
 
 
 def prox(weights: Tensor, state: Tensor, step: Tensor) -> Tensor:

@@ -14,32 +14,33 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from whatstuck.errors import WhatStuckError
 from whatstuck.interactions import _boxed, _penalized
 from whatstuck.interactions._certainty import Optimum, ranges
+from whatstuck.interactions._inputs import (
+    DEFAULT_MISFIT,
+    DEFAULT_SLACK,
+    DEFAULT_TILT,
+    GAP_PER_SLACK,
+    MAX_CERTAIN_PLAYERS,
+    MAX_PLAYERS,
+    MODES,
+    Boxed,
+    Problem,
+    problem,
+)
 from whatstuck.interactions.transforms import player_count, reconstruct
 
-MODES = ("robust", "paper", "joint")
-"""The objectives that `extract_interactions` knows."""
+__all__ = [
+    "DEFAULT_MISFIT",
+    "DEFAULT_SLACK",
+    "DEFAULT_TILT",
+    "MAX_CERTAIN_PLAYERS",
+    "MAX_PLAYERS",
+    "MODES",
+    "Interactions",
+    "extract_interactions",
+]
 
-MAX_PLAYERS = 16
-"""A table of 2^16 values takes seconds per hundred iterations; up to 12 players are practical on a CPU."""
-
-MAX_CERTAIN_PLAYERS = 13
-"""Certainty factorises a 2^n x 2^n matrix per table: 0.5 GB at 13 players."""
-
-DEFAULT_MISFIT = 0.05
-"""Of the largest |v(T) - v(∅)| of a row."""
-
-DEFAULT_TILT = (0.002, 0.0005)
-"""Cost of each further player, and of an OR over an AND."""
-
-DEFAULT_SLACK = 1e-3
-"""Explanations that cost at most this share more than the best one count for certainty."""
-
-_TABLE_DIMENSIONS = {"robust": 2, "paper": 2, "joint": 3}  # rows, (steps,) coalitions
-_GAP = {"robust": 1e-4, "paper": 1e-3, "joint": 1e-4}
-_GAP_PER_SLACK = 0.1  # a range over the near-optimal set says little when the optimum is not known ten times better
 _BLOCK_ENTRIES = {"cpu": 1 << 16}  # table entries solved at a time: on a CPU, what a cache holds
 _BLOCK_ENTRIES_ELSEWHERE = 1 << 22
 
@@ -83,112 +84,6 @@ class Interactions:
     slack: Tensor | None = None
 
 
-def _value_tables(values: NDArray[np.generic] | Tensor, mode: str) -> Tensor:
-    """(B, 2^n) float64 of at least one player, finite; refuses everything else."""
-    if not isinstance(values, (np.ndarray, Tensor)):
-        raise WhatStuckError(f"values must be a numpy array or a tensor, not {type(values).__name__}")
-    if isinstance(values, np.ndarray) and values.dtype.kind not in "fiu":
-        raise WhatStuckError(f"values must be real numbers, not {values.dtype}")
-    # numpy knows number formats that torch does not
-    tables = torch.from_numpy(values.astype(np.float64)) if isinstance(values, np.ndarray) else values.detach()
-    if tables.is_complex():
-        raise WhatStuckError(f"values must be real numbers, not {tables.dtype}")
-    if tables.device.type == "mps":
-        raise WhatStuckError("this needs float64, which Apple GPUs lack: give values.cpu()")
-    if tables.dim() != _TABLE_DIMENSIONS[mode]:
-        shape = "(rows, steps, 2^n)" if mode == "joint" else "(rows, 2^n)"
-        raise WhatStuckError(
-            f"values must be {shape} in mode {mode!r}, not {tuple(tables.shape)}: "
-            "a missing dimension is added by values[None]"
-        )
-    n = player_count(tables)
-    if not 1 <= n <= MAX_PLAYERS:
-        raise WhatStuckError(
-            f"values have {n} players: 1 to {MAX_PLAYERS} are possible here; "
-            "whatstuck.fit_interactions explains more from sampled masks"
-        )
-    tables = tables.to(torch.float64)
-    broken = ~tables.isfinite().flatten(1).all(1)
-    if broken.any():
-        raise WhatStuckError(
-            f"row {int(broken.nonzero()[0])} of values has NaN or infinite entries ({int(broken.sum())} rows do): "
-            "leave these rows out"
-        )
-    return tables
-
-
-def _per_row(name: str, given: ArrayLike | Tensor, shape: torch.Size, device: torch.device) -> Tensor:
-    """A number, or numbers for the first dimensions of a batch, as float64 of its shape."""
-    try:
-        numbers = torch.as_tensor(given, dtype=torch.float64, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise WhatStuckError(f"{name} must be a number, or one number per row") from error
-    if numbers.shape not in (shape[:length] for length in range(len(shape) + 1)):
-        raise WhatStuckError(
-            f"{name} must be a number, or one number for each of the {shape[0]} rows, not of shape "
-            f"{tuple(numbers.shape)}"
-        )
-    if not bool((numbers.isfinite() & (numbers >= 0)).all()):
-        raise WhatStuckError(f"{name} must be finite and not negative")
-    return numbers.reshape(*numbers.shape, *[1] * (len(shape) - numbers.dim())).expand(shape)
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What the two forms of the problem need, checked; (B,) float64 each, in units of the values."""
-
-    noise_bound: Tensor | None
-    misfit: Tensor | None
-    tilt: tuple[float, float]
-    slack: float | None
-    noise_floor: Tensor
-    gap_tolerance: float
-    max_iterations: int
-
-
-def _tilt(order_tilt: tuple[float, float] | None) -> tuple[float, float]:
-    if order_tilt is None:
-        return DEFAULT_TILT
-    try:
-        per_player, for_or = (float(number) for number in order_tilt)
-    except (TypeError, ValueError) as error:
-        raise WhatStuckError("order_tilt must be two numbers: the cost of each further player, and of an OR") from error
-    if not (0 <= per_player < math.inf and 0 <= for_or < math.inf):
-        raise WhatStuckError("order_tilt must be two finite numbers, not negative")
-    return per_player, for_or
-
-
-def _slack(certainty: float, players: int) -> float | None:
-    """The slack that `certainty` asks for."""
-    if certainty is False:
-        return None
-    slack = DEFAULT_SLACK if certainty is True else float(certainty)
-    if not 0 < slack < math.inf:
-        raise WhatStuckError("certainty must be True, False, or a positive share such as 0.001")
-    if players > MAX_CERTAIN_PLAYERS:
-        raise WhatStuckError(
-            f"certainty of {players} players needs a matrix of {8 * 4**players / 1e9:.0f} GB per table: "
-            f"{MAX_CERTAIN_PLAYERS} players are possible, or leave certainty out"
-        )
-    return slack
-
-
-def _refuse_foreign(mode: str, **given: object) -> None:
-    """Options that belong to another mode."""
-    if mode not in MODES:
-        known = ", ".join(repr(name) for name in MODES)
-        raise WhatStuckError(f"mode {mode!r} is unknown: the modes are {known}")
-    foreign = ("misfit", "order_tilt") if mode == "paper" else ("noise_bound",)
-    for name in foreign:
-        if given[name] is not None:
-            raise WhatStuckError(f"mode {mode!r} takes no {name}: leave it out")
-    if mode == "paper" and given["noise_bound"] is None:
-        raise WhatStuckError(
-            "mode 'paper' needs noise_bound, the largest misfit allowed at any coalition: "
-            "0.05 times the mean of |v(all) - v(none)| over the rows is usual"
-        )
-
-
 @torch.no_grad()
 def extract_interactions(  # noqa: PLR0913 - one problem, three objectives
     values: NDArray[np.generic] | Tensor,
@@ -227,7 +122,8 @@ def extract_interactions(  # noqa: PLR0913 - one problem, three objectives
             this much costs half as much as an interaction of this strength. Not for `paper`. By default 0.05 times the
             row's largest |u|.
         order_tilt: (t, s): an AND of k players costs 1 + t (k - 1) per unit, an OR of two and more 1 + s times
-            that. Not for `paper`. By default (0.002, 0.0005): it decides ties, and leaves them within the slack of `certainty`.
+            that. Not for `paper`. By default (0.002, 0.0005), which decides ties and leaves them within the slack
+            of `certainty`.
         certainty: Also find intervals that hold each coefficient in every explanation that costs at most this share
             more; `True` stands for 0.001. Every row is then solved to a tenth of it. n up to 13.
         noise_floor: Standard deviation of the noise of each value, in units of the values, one number or one per
@@ -248,121 +144,101 @@ def extract_interactions(  # noqa: PLR0913 - one problem, three objectives
         >>> extract_interactions(both, mode="paper", noise_bound=0.0).and_
         tensor([[0., 0., 0., 1.]], dtype=torch.float64)
     """
-    _refuse_foreign(mode, noise_bound=noise_bound, misfit=misfit, order_tilt=order_tilt)
-    if gap_tolerance is None:
-        gap_tolerance = _GAP[mode]
-    if not 0 < gap_tolerance < math.inf:
-        raise WhatStuckError("gap_tolerance must be positive")
-    if max_iterations < 1:
-        raise WhatStuckError("max_iterations must be at least 1")
-    tables = _value_tables(values, mode)
-    batch, device = tables.shape[:-1], tables.device
-    slack = _slack(certainty, player_count(tables))
-    effects = tables - tables[..., :1]
-    largest = effects.abs().amax(-1)
-    if not bool(largest.isfinite().all()):
-        raise WhatStuckError("values are too large: their differences overflow")
-    if misfit is None and mode != "paper":
-        misfit = (DEFAULT_MISFIT * largest).flatten(1).amax(1) if mode == "joint" else DEFAULT_MISFIT * largest
-    options = _Options(
-        noise_bound=None if noise_bound is None else _per_row("noise_bound", noise_bound, batch, device),
-        misfit=None if misfit is None else _per_row("misfit", misfit, batch, device),
-        tilt=(0.0, 0.0) if mode == "paper" else _tilt(order_tilt),
-        slack=slack,
-        noise_floor=_per_row("noise_floor", noise_floor, batch, device),
-        gap_tolerance=gap_tolerance if slack is None else min(gap_tolerance, _GAP_PER_SLACK * slack),
+    asked = problem(
+        values,
+        mode=mode,
+        noise_bound=noise_bound,
+        misfit=misfit,
+        order_tilt=order_tilt,
+        certainty=certainty,
+        noise_floor=noise_floor,
+        gap_tolerance=gap_tolerance,
         max_iterations=max_iterations,
     )
-    if options.misfit is not None and bool(((options.misfit == 0) & (largest > 0)).any()):
-        raise WhatStuckError("misfit must be positive: for an exact fit use mode 'paper' with noise_bound 0")
-    return _extract(effects, options, grouped=mode == "joint")
-
-
-def _extract(effects: Tensor, options: _Options, *, grouped: bool) -> Interactions:
-    """Solve in blocks; every tensor as (rows, steps, ...) with one step unless `grouped`."""
-    steps = effects if grouped else effects[:, None]
-    rows, size = steps.shape[0], steps.shape[-1]
-    scale = steps.abs().flatten(1).amax(1)
-    coefficients = torch.zeros(*steps.shape[:2], 2, size, dtype=torch.float64, device=steps.device)
-    objective, bound = torch.zeros_like(scale), torch.zeros_like(scale)
-    iterations = torch.zeros(rows, dtype=torch.int64, device=steps.device)
-    dual = torch.zeros_like(steps)
-    # elsewhere nothing exceeds the noise, so no interaction is needed: zero is optimal
-    least = torch.zeros_like(scale) if options.noise_bound is None else options.noise_bound
-    todo = (scale > least).nonzero()[:, 0]
-    entries = _BLOCK_ENTRIES.get(steps.device.type, _BLOCK_ENTRIES_ELSEWHERE)
-    at_a_time = max(1, entries // steps[0].numel()) if rows else 1
-    for first in range(0, len(todo), at_a_time):
-        block = todo[first : first + at_a_time]
-        unit = scale[block]
-        limits = {"gap_tolerance": options.gap_tolerance, "max_iterations": options.max_iterations}
-        if options.noise_bound is not None:
-            boxed = _boxed.solve(steps[block, 0] / unit[:, None], options.noise_bound[block] / unit, **limits)
-            found = torch.stack([boxed.and_, boxed.or_], dim=1)[:, None]
-            cost, proven, proof, count = (
-                _boxed.objective(found[:, 0]),
-                boxed.bound,
-                boxed.dual[:, None],
-                boxed.iterations,
-            )
-        else:
-            misfit = options.misfit.reshape(steps.shape[:2])[block] / unit[:, None]
-            solved = _penalized.solve(steps[block] / unit[:, None, None], misfit, options.tilt, **limits)
-            found, cost, proven, proof = solved.coefficients, solved.cost, solved.bound, solved.dual
-            count = solved.iterations
-        coefficients[block] = found * unit[:, None, None, None]
-        objective[block], bound[block] = cost * unit, proven * unit
-        dual[block], iterations[block] = proof, count
-
-    gap = torch.where(objective > 0, (objective - bound) / objective, 0.0).clamp(min=0)
-    shape = effects.shape
-    and_, or_ = (table.reshape(shape) for table in coefficients.unbind(2))
-    if options.noise_bound is None:
-        violation = torch.full(shape[:-1], math.nan, dtype=torch.float64, device=steps.device)
-    else:
-        violation = ((reconstruct(and_, or_) - effects).abs().amax(-1) - options.noise_bound).clamp(min=0)
-    plain = Interactions(and_, or_, objective, gap, violation, iterations)
-    if options.slack is None:
+    found = _solve(asked)
+    shape = asked.effects.shape if mode == "joint" else (*asked.effects.shape[::2],)
+    and_, or_ = (table.reshape(shape) for table in found.coefficients.unbind(2))
+    gap = torch.where(found.cost > 0, (found.cost - found.bound) / found.cost, 0.0).clamp(min=0)
+    violation = torch.full(shape[:-1], math.nan, dtype=torch.float64, device=gap.device)
+    if isinstance(asked.objective, Boxed):
+        off = (reconstruct(and_, or_) - asked.effects[:, 0]).abs().amax(-1)
+        violation = (off - asked.objective.noise_bound).clamp(min=0)
+    plain = Interactions(and_, or_, found.cost, gap, violation, found.iterations)
+    if asked.slack is None:
         return plain
-    slack = torch.maximum(gap / _GAP_PER_SLACK, torch.full_like(gap, options.slack))
-    low, high = _ranges(steps, dual, objective * (1 + slack), options)
+    slack = torch.maximum(gap / GAP_PER_SLACK, torch.full_like(gap, asked.slack))
+    low, high = _ranges(asked, found, found.cost * (1 + slack))
     tables = [end[:, :, kind].reshape(shape) for kind in (0, 1) for end in (low, high)]
     return replace(plain, and_low=tables[0], and_high=tables[1], or_low=tables[2], or_high=tables[3], slack=slack)
 
 
-def _ranges(steps: Tensor, dual: Tensor, cost: Tensor, options: _Options) -> tuple[Tensor, Tensor]:
+def _solve(asked: Problem) -> _penalized.Solution:
+    """Solve in blocks that fit a cache, each row scaled to 1."""
+    effects, objective = asked.effects, asked.objective
+    rows, steps, size = effects.shape
+    scale = effects.abs().flatten(1).amax(1)
+    solution = _penalized.Solution(
+        coefficients=torch.zeros(rows, steps, 2, size, dtype=torch.float64, device=effects.device),
+        cost=torch.zeros_like(scale),
+        bound=torch.zeros_like(scale),
+        dual=torch.zeros_like(effects),
+        iterations=torch.zeros(rows, dtype=torch.int64, device=effects.device),
+    )
+    # elsewhere nothing exceeds the noise, so no interaction is needed: zero is optimal
+    least = objective.noise_bound if isinstance(objective, Boxed) else torch.zeros_like(scale)
+    todo = (scale > least).nonzero()[:, 0]
+    entries = _BLOCK_ENTRIES.get(effects.device.type, _BLOCK_ENTRIES_ELSEWHERE)
+    at_a_time = max(1, entries // (steps * size))
+    gap_tolerance, max_iterations = asked.gap_tolerance, asked.max_iterations
+    for first in range(0, len(todo), at_a_time):
+        block = todo[first : first + at_a_time]
+        unit = scale[block]
+        scaled = effects[block] / unit[:, None, None]
+        if isinstance(objective, Boxed):
+            bounds = objective.noise_bound[block] / unit
+            found = _boxed.solve(scaled[:, 0], bounds, gap_tolerance=gap_tolerance, max_iterations=max_iterations)
+        else:
+            misfit, tilt = objective.misfit[block] / unit[:, None], objective.tilt
+            found = _penalized.solve(scaled, misfit, tilt, gap_tolerance=gap_tolerance, max_iterations=max_iterations)
+        solution.coefficients[block] = found.coefficients * unit[:, None, None, None]
+        solution.cost[block], solution.bound[block] = found.cost * unit, found.bound * unit
+        solution.dual[block], solution.iterations[block] = found.dual, found.iterations
+    return solution
+
+
+def _ranges(asked: Problem, found: _penalized.Solution, ceiling: Tensor) -> tuple[Tensor, Tensor]:
     """(rows, steps, 2, 2^n) lowest and highest value of every coefficient in explanations of at most this cost."""
-    n = player_count(steps)
-    weights = _penalized.order_weights(n, options.tilt, steps.device)
-    low = torch.zeros(*steps.shape[:2], 2, steps.shape[-1], dtype=torch.float64, device=steps.device)
-    high = torch.zeros_like(low)
-    for row in range(len(steps)):
-        if not cost[row] > 0:
+    objective = asked.objective
+    tilt = (0.0, 0.0) if isinstance(objective, Boxed) else objective.tilt
+    weights = _penalized.order_weights(player_count(asked.effects), tilt, ceiling.device)
+    low, high = torch.zeros_like(found.coefficients), torch.zeros_like(found.coefficients)
+    for row in range(len(ceiling)):
+        if not ceiling[row] > 0:
             continue  # nothing to explain, so nothing can be there
-        gradient = _penalized.adjoint(dual[row])  # (steps, 2, 2^n)
+        effects = asked.effects[row]
         # the solver proved the dual feasible up to rounding; made so exactly, it is a proof here too
+        gradient = _penalized.adjoint(found.dual[row])  # (steps, 2, 2^n)
         size = _penalized.strength(gradient[None])[0]
         shrink = 1 / (size / weights).amax().clamp(min=1)
-        z, gradient, size = dual[row] * shrink, gradient * shrink, size * shrink
-        proven = (z * steps[row]).sum()
-        if options.noise_bound is not None:
-            proven = proven - options.noise_bound[row] * z.abs().sum()
+        z, gradient, size = found.dual[row] * shrink, gradient * shrink, size * shrink
+        if isinstance(objective, Boxed):
+            price = objective.noise_bound[row] * z.abs().sum()
         else:
-            misfit = options.misfit.reshape(steps.shape[:2])[row]
-            proven = proven - (misfit * z.square().sum(1)).sum() / 2
-        for step in range(steps.shape[1]):
-            alone = steps.shape[1] == 1
+            price = (objective.misfit[row] * z.square().sum(1)).sum() / 2
+        budget = ceiling[row] - ((z * effects).sum() - price)
+        for step in range(len(effects)):
+            # in a group the dual wants a direction over the steps: either sign of one step costs what is left of w
+            wanted = (gradient[step], -gradient[step]) if len(effects) == 1 else (size, size)
             known = Optimum(
-                effects=steps[row, step],
+                effects=effects[step],
                 dual=z[step],
                 weights=weights,
-                up=weights - (gradient[step] if alone else size),
-                down=weights + (gradient[step] if alone else -size),
-                cost=cost[row],
-                budget=cost[row] - proven,
-                misfit=None if options.misfit is None else options.misfit.reshape(steps.shape[:2])[row, step],
-                noise_bound=None if options.noise_bound is None else options.noise_bound[row],
+                up=weights - wanted[0],
+                down=weights - wanted[1],
+                cost=ceiling[row],
+                budget=budget,
+                misfit=None if isinstance(objective, Boxed) else objective.misfit[row, step],
+                noise_bound=objective.noise_bound[row] if isinstance(objective, Boxed) else None,
             )
-            noise = options.noise_floor.reshape(steps.shape[:2])[row, step]
-            low[row, step], high[row, step] = ranges(known, noise)
+            low[row, step], high[row, step] = ranges(known, asked.noise_floor[row, step])
     return low, high

@@ -68,7 +68,7 @@ def choose_players(
         raise WhatStuckError(f"the number of players must be at least 1, got {n}")
     if row.players is not None:
         return row.players if len(row.players) == n else None
-    candidates = _candidates(row, n, tokenizer)
+    candidates = content_words(row, n, tokenizer)
     if len(candidates) < n:
         return None
     digest = hashlib.blake2b(f"{seed}\n{row.row_id}".encode(), digest_size=16).digest()
@@ -132,28 +132,38 @@ def player_tokens(tokenizer: "PreTrainedTokenizerBase", prompt: str, spans: Sequ
     return tuple(ranges)
 
 
-def _candidates(row: Row, n: int, tokenizer: "PreTrainedTokenizerBase | None") -> list[Span]:
+def content_words(row: Row, n: int, tokenizer: "PreTrainedTokenizerBase | None") -> list[Span]:
+    """Words of the last user message that may be players: no stop words, no punctuation.
+
+    Args:
+        row: The row.
+        n: How many are wanted; scripts without spaces are cut finer where they give fewer.
+        tokenizer: Cuts scripts without spaces, and rules out words that share a token.
+
+    Raises:
+        WhatStuckError: If a script without spaces needs a tokenizer.
+    """
     text = row.content
     words = _words(text, *row.player_region)
     unspaced = [word for word in words if _IS_UNSPACED.match(text, word[0])]
     spaced = [word for word in words if not _IS_UNSPACED.match(text, word[0])]
     stop_words = stop_words_for(text[slice(*word)] for word in spaced)
-    content_words = [word for word in spaced if not is_stop_word(text[slice(*word)], stop_words)]
+    content = [word for word in spaced if not is_stop_word(text[slice(*word)], stop_words)]
     if tokenizer is None:
-        if unspaced and len(content_words) < n:
+        if unspaced and len(content) < n:
             raise WhatStuckError(
                 f"row {row.row_id}: its script puts no spaces between words, so words are cut by the tokenizer: "
                 "give one, or give players by hand"
             )
-        return content_words
+        return content
     offsets = _offsets(tokenizer, text)
     if unspaced:
         pieces = _cut(unspaced, _pre_tokens(tokenizer, text))
-        if len(pieces) + len(content_words) < n:
+        if len(pieces) + len(content) < n:
             pieces = _cut(unspaced, _whole_characters(offsets))
-        content_words = sorted([*content_words, *pieces])
+        content = sorted([*content, *pieces])
         words = sorted([*spaced, *pieces])
-    return _without_shared_tokens(content_words, words, offsets)
+    return _without_shared_tokens(content, words, offsets)
 
 
 def _words(text: str, start: int, end: int) -> list[Span]:

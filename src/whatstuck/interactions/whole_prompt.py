@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 from whatstuck.datasets.rendering import render, target_ids
 from whatstuck.datasets.rows import Message, Row, row_hash
 from whatstuck.errors import WhatStuckError
-from whatstuck.interactions.extraction import MAX_PLAYERS, Interactions, extract_interactions
+from whatstuck.interactions.extraction import MAX_CERTAIN_PLAYERS, MAX_PLAYERS, Interactions, extract_interactions
 from whatstuck.interactions.game import LanguageModelGame
 from whatstuck.interactions.interop import interaction_rows
-from whatstuck.interactions.players import _candidates, place_players
+from whatstuck.interactions.players import content_words, place_players
 from whatstuck.interactions.sampled import ENGINES, SampledInteractions, fit_interactions, listing
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def explain_prompt(
     message = Message("user", prompt)
     by_hand = None if players is None else tuple((int(start), int(end)) for start, end in players)
     row = Row(row_hash([message], target), (message,), target, 0, "heldout", players=by_hand)
-    spans = row.players or tuple(_candidates(row, 1, tokenizer))
+    spans = row.players or tuple(content_words(row, 1, tokenizer))
     if not spans:
         raise WhatStuckError("the prompt has no content word that could be masked: give players by hand")
     rendered = render(row, tokenizer)
@@ -100,7 +100,7 @@ def explain_prompt(
         raise WhatStuckError(f"the full table of {n} players does not fit a budget of {budget}: use engine auto")
     if engine == "exact" or (engine == "auto" and fits):
         values = game.table()
-        found = extract_interactions(values[None])
+        found = extract_interactions(values[None], certainty=n <= MAX_CERTAIN_PLAYERS)
         return PromptExplanation("exact", game, len(values), found, values)
     chosen = "atoms" if engine == "auto" else engine
     sampled = fit_interactions(game, masks=budget, engine=chosen, seed=seed)
