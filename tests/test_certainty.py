@@ -5,11 +5,19 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whatstuck.dynamics.categories import categorize, masses
-from whatstuck.dynamics.certainty import CertainCategories, Kleene, Ranges, categorize_ranges, mass_bounds, salient
+from whatstuck.dynamics.certainty import (
+    CertainCategories,
+    Kleene,
+    Ranges,
+    categorize_ranges,
+    mass_bounds,
+    row_bounds,
+    salient,
+)
 
 SETS = ("all", "removed", "preserved", "emerged")
 TAU = 1.0
@@ -135,3 +143,28 @@ def test_where_nothing_is_known_everything_is_possible() -> None:
 def test_certain_signs_need_the_whole_range() -> None:
     signs = ranges((1.5, 2), (-2, -1.5), (0.5, 2), (-5, 5)).certain_signs(TAU)
     assert signs[0, 0].tolist() == [1, -1, 0, 0]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000))
+def test_totals_tighten_and_never_exclude_what_may_be(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    shape = (3, 2, 4)
+    truths = [generator.normal(size=shape) * (generator.random(shape) < 0.6) for _ in range(2)]
+    given_ranges = []
+    for truth in truths:
+        width = generator.exponential(0.5, size=(2, *shape))
+        strength = np.abs(truth).sum((1, 2))
+        total = np.stack([strength - generator.random(3), strength + generator.random(3)], axis=1)
+        given_ranges.append(Ranges(truth - width[0], truth + width[1], total))
+    least, most = row_bounds(*given_ranges)
+    loose_least, loose_most = row_bounds(*(Ranges(entry.low, entry.high) for entry in given_ranges))
+    true = masses(*truths)
+    sums = {name: np.abs(getattr(true, name)).sum((1, 2)) for name in ("removed", "preserved", "emerged")}
+    sums["all"] = np.abs(truths[1]).sum((1, 2))
+    sums["shrunk"] = np.abs(truths[0]).sum((1, 2)) - sums["all"]
+    for name, value in sums.items():
+        assert (loose_least[name] <= least[name]).all()
+        assert (least[name] <= value + 1e-9).all()
+        assert (value <= most[name] + 1e-9).all()
+        assert (most[name] <= loose_most[name]).all()

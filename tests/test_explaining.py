@@ -52,6 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         for index, kind in enumerate(("and", "or")):
             found[f"{kind}_"] = torch.from_numpy(effects[: len(values), index])
             if options["certainty"]:
+                found["strength_low"], found["strength_high"] = torch.zeros(len(values)), torch.ones(len(values))
                 found[f"{kind}_low"] = torch.from_numpy(ranges.low[:, index])
                 found[f"{kind}_high"] = torch.from_numpy(ranges.high[:, index])
         return SimpleNamespace(**found)
@@ -197,6 +198,14 @@ def test_the_ranges_of_the_solver_hold_other_explanations(tmp_path: Path) -> Non
     assert back is not None
     # a less exact solution is another explanation, within the slack of a thousandth
     other = extract_interactions(given.values, misfit=misfit, gap_tolerance=1e-3)
+    probe = read_probe(given, read_table(tmp_path / "step-000003.parquet"), ROBUST.name, list(POSITIONS), PLAYERS)
+    assert probe.ranges is not None
+    assert probe.ranges.total is not None
+    strength = (other.and_.abs() + other.or_.abs()).sum(1).numpy()
+    assert (probe.ranges.total[:, 0] <= strength).all()
+    assert (probe.ranges.total[:, 1] >= strength).all()
+    assert (probe.ranges.total[:, 1] < 1.2 * strength).all()
+    assert (probe.ranges.total[:, 0] > 0.8 * strength).all()
     effects = torch.stack([other.and_, other.or_], dim=1).numpy()
     assert (back.low <= effects + 1e-9).all()
     assert (back.high >= effects - 1e-9).all()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from whatstuck.dynamics import nulls
 from whatstuck.dynamics.categories import Categories
-from whatstuck.dynamics.certainty import CertainCategories, Kleene, MassBounds, Ranges, categorize_ranges, mass_bounds
+from whatstuck.dynamics.certainty import CertainCategories, Kleene, Ranges, categorize_ranges, row_bounds
 from whatstuck.dynamics.estimates import Estimates
 from whatstuck.dynamics.gamma import Gamma
 from whatstuck.dynamics.records import NO_NULL, Null, Recorder
@@ -56,10 +56,10 @@ class CertainMetrics:
         for index, step in enumerate(self.steps):
             shrunk = np.abs(self.effects[0]) - np.abs(self.effects[index])
             self.recorder.add(step, "mass", SHRUNK, self.estimates.mean(shrunk.sum((1, 2))))
-            bounds = mass_bounds(self.ranges[0], self.ranges[index])
+            bounds = _bounds(self.ranges[0], self.ranges[index])
             chance = _mismatched_bounds(self.ranges[0], self.ranges[index])
             for metric in ("mass_least", "mass_most"):
-                for subset, column in _sums(bounds, metric).items():
+                for subset, column in bounds[metric].items():
                     name = SHRUNK if subset == "shrunk" else subset
                     null = chance.get((metric, subset), NO_NULL)
                     self.recorder.add(step, metric, name, self.estimates.mean(column), null=null)
@@ -135,19 +135,19 @@ class CertainMetrics:
             )
 
 
-def _sums(bounds: MassBounds, metric: str) -> dict[str, Floats]:
-    """Per row."""
-    parts = bounds.least if metric == "mass_least" else bounds.most
-    return {subset: part.sum((1, 2)) for subset, part in parts.items()}
+def _bounds(before: Ranges, after: Ranges) -> dict[str, dict[str, Floats]]:
+    """Per row, by metric and set."""
+    least, most = row_bounds(before, after)
+    return {"mass_least": least, "mass_most": most}
 
 
 def _mismatched_bounds(before: Ranges, after: Ranges) -> dict[tuple[str, str], Null]:
     """Null of the bounds: the ranges at step 0 are those of another row."""
     draws: dict[tuple[str, str], list[float]] = {}
     for pairing in nulls.mismatched(len(before.low)):
-        bounds = mass_bounds(before[pairing], after)
+        bounds = _bounds(before[pairing], after)
         for metric in ("mass_least", "mass_most"):
-            for subset, column in _sums(bounds, metric).items():
+            for subset, column in bounds[metric].items():
                 if subset in SETS[1:]:
                     draws.setdefault((metric, subset), []).append(float(column.mean()))
     return {key: ("mismatched_row", *nulls.summary(_finite(values))) for key, values in draws.items()}

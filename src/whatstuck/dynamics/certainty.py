@@ -22,13 +22,18 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Ranges of interactions, two float64 arrays of the same shape; infinite where nothing is known."""
+    """Ranges of interactions, two float64 arrays of the same shape; infinite where nothing is known.
+
+    `total` is what is known of the sum of all |I| of a row, `(rows, 2)`, from below and above; it is far tighter than
+    the sum of the single ranges, because all explanations are about equally sparse.
+    """
 
     low: Floats
     high: Floats
+    total: Floats | None = None
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> "Ranges":
-        return Ranges(self.low[rows], self.high[rows])
+        return Ranges(self.low[rows], self.high[rows], None if self.total is None else self.total[rows])
 
     @property
     def least(self) -> Floats:
@@ -120,6 +125,8 @@ class MassBounds:
 def mass_bounds(before: Ranges, after: Ranges) -> MassBounds:
     """Least and most of the masses of `categories.masses`, exact over the ranges of both interactions.
 
+    Totals are not used here, see `row_bounds`.
+
     Args:
         before: Ranges at the reference checkpoint.
         after: Ranges now, the same shape.
@@ -145,6 +152,27 @@ def mass_bounds(before: Ranges, after: Ranges) -> MassBounds:
             "shrunk": before.most - after.least,
         },
     )
+
+
+def row_bounds(before: Ranges, after: Ranges) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Least and most mass of each row, `(rows,)`: sums of `mass_bounds`, and what the totals say beyond them.
+
+    With T the total of a checkpoint, removed = T_0 - preserved, emerged = T_t - preserved, and preserved is in both.
+    """
+    single = mass_bounds(before, after)
+    least = {name: part.sum((1, 2)) for name, part in single.least.items()}
+    most = {name: part.sum((1, 2)) for name, part in single.most.items()}
+    if before.total is None or after.total is None:
+        return least, most
+    (low_0, high_0), (low_t, high_t) = before.total.T, after.total.T
+    least["all"], most["all"] = np.maximum(least["all"], low_t), np.minimum(most["all"], high_t)
+    most["preserved"] = np.minimum(most["preserved"], np.minimum(high_0, high_t))
+    for name, low, high in (("removed", low_0, high_0), ("emerged", low_t, high_t)):
+        least[name] = np.maximum(least[name], low - most["preserved"])
+        most[name] = np.minimum(most[name], high - least["preserved"])
+    least["shrunk"] = np.maximum(least["shrunk"], low_0 - high_t)
+    most["shrunk"] = np.minimum(most["shrunk"], high_0 - low_t)
+    return least, most
 
 
 def _lost(first: Ranges, second: Ranges) -> tuple[Floats, Floats]:

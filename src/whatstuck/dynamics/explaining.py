@@ -215,6 +215,8 @@ def _extract(
         )
         grid = RANGE_SHARE * scale / low[0].size
         metadata[name]["range_floor"] = grid
+        for end in ("low", "high"):
+            metadata[name][f"strength_{end}"] = getattr(found, f"strength_{end}").tolist()
         ranges = _rounded_outwards(Ranges(low, high), grid)
     return _table(ids, name, torch.stack([found.and_, found.or_], dim=1).numpy(), ranges, grid)
 

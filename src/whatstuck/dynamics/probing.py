@@ -1,6 +1,7 @@
 """From the interactions on disk to the dense arrays that the metrics are made of."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,11 @@ def read_probe(values: ValueTables, table: pa.Table, setting: str, row_ids: Sequ
     positions = {row_id: index for index, row_id in enumerate(row_ids)}
     effects = effects_of(table, setting, positions, rows, players)
     ranges = ranges_of(table, setting, positions, rows, players)
+    known = table_metadata(table).get(setting, {})
+    if ranges is not None and "strength_low" in known:
+        total = np.tile([0.0, np.inf], (rows, 1))
+        total[values.row_index] = np.stack([known["strength_low"], known["strength_high"]], axis=1)
+        ranges = replace(ranges, total=total)
     full, empty = np.full(rows, np.nan), np.full(rows, np.nan)
     full[values.row_index] = values.values[:, -1].numpy()
     empty[values.row_index] = values.values[:, 0].numpy()

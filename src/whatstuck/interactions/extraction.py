@@ -7,6 +7,7 @@ be almost equally good; so on request every interaction carries the interval tha
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from whatstuck.interactions import _boxed, _penalized
-from whatstuck.interactions._certainty import Optimum, ranges
+from whatstuck.interactions._certainty import Optimum, ranges, total_strength
 from whatstuck.interactions._inputs import (
     DEFAULT_MISFIT,
     DEFAULT_SLACK,
@@ -67,6 +68,9 @@ class Interactions:
         and_high: The same from above.
         or_low: The same for OR.
         or_high: The same for OR.
+        strength_low: (B,) float64 with `certainty`, else None: in all those explanations, the sum of the strengths of
+            all interactions is at least this. Far tighter than the sum of the single bounds.
+        strength_high: The same from above.
         slack: (rows,) float64 with `certainty`, else None: the share that was asked for, or ten times the gap
             where that is more.
     """
@@ -81,6 +85,8 @@ class Interactions:
     and_high: Tensor | None = None
     or_low: Tensor | None = None
     or_high: Tensor | None = None
+    strength_low: Tensor | None = None
+    strength_high: Tensor | None = None
     slack: Tensor | None = None
 
 
@@ -167,9 +173,18 @@ def extract_interactions(  # noqa: PLR0913 - one problem, three objectives
     if asked.slack is None:
         return plain
     slack = torch.maximum(gap / GAP_PER_SLACK, torch.full_like(gap, asked.slack))
-    low, high = _ranges(asked, found, found.cost * (1 + slack))
-    tables = [end[:, :, kind].reshape(shape) for kind in (0, 1) for end in (low, high)]
-    return replace(plain, and_low=tables[0], and_high=tables[1], or_low=tables[2], or_high=tables[3], slack=slack)
+    single, total = _ranges(asked, found, found.cost * (1 + slack))
+    and_low, or_low, and_high, or_high = (end[:, :, kind].reshape(shape) for end in single for kind in (0, 1))
+    return replace(
+        plain,
+        and_low=and_low,
+        and_high=and_high,
+        or_low=or_low,
+        or_high=or_high,
+        strength_low=total[0].reshape(shape[:-1]),
+        strength_high=total[1].reshape(shape[:-1]),
+        slack=slack,
+    )
 
 
 def _solve(asked: Problem) -> _penalized.Solution:
@@ -206,39 +221,52 @@ def _solve(asked: Problem) -> _penalized.Solution:
     return solution
 
 
-def _ranges(asked: Problem, found: _penalized.Solution, ceiling: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, steps, 2, 2^n) lowest and highest value of every coefficient in explanations of at most this cost."""
-    objective = asked.objective
-    tilt = (0.0, 0.0) if isinstance(objective, Boxed) else objective.tilt
-    weights = _penalized.order_weights(player_count(asked.effects), tilt, ceiling.device)
+def _ranges(
+    asked: Problem, found: _penalized.Solution, ceiling: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Bounds over the explanations of at most this cost, from below and above.
+
+    Returns:
+        (rows, steps, 2, 2^n) twice, of each coefficient, and (rows, steps) twice, of the sum of their magnitudes.
+    """
     low, high = torch.zeros_like(found.coefficients), torch.zeros_like(found.coefficients)
+    total = low.new_zeros(2, *low.shape[:2])
     for row in range(len(ceiling)):
         if not ceiling[row] > 0:
             continue  # nothing to explain, so nothing can be there
-        effects = asked.effects[row]
-        # the solver proved the dual feasible up to rounding; made so exactly, it is a proof here too
-        gradient = _penalized.adjoint(found.dual[row])  # (steps, 2, 2^n)
-        size = _penalized.strength(gradient[None])[0]
-        shrink = 1 / (size / weights).amax().clamp(min=1)
-        z, gradient, size = found.dual[row] * shrink, gradient * shrink, size * shrink
-        if isinstance(objective, Boxed):
-            price = objective.noise_bound[row] * z.abs().sum()
-        else:
-            price = (objective.misfit[row] * z.square().sum(1)).sum() / 2
-        budget = ceiling[row] - ((z * effects).sum() - price)
-        for step in range(len(effects)):
-            # in a group the dual wants a direction over the steps: either sign of one step costs what is left of w
-            wanted = (gradient[step], -gradient[step]) if len(effects) == 1 else (size, size)
-            known = Optimum(
-                effects=effects[step],
-                dual=z[step],
-                weights=weights,
-                up=weights - wanted[0],
-                down=weights - wanted[1],
-                cost=ceiling[row],
-                budget=budget,
-                misfit=None if isinstance(objective, Boxed) else objective.misfit[row, step],
-                noise_bound=objective.noise_bound[row] if isinstance(objective, Boxed) else None,
-            )
-            low[row, step], high[row, step] = ranges(known, asked.noise_floor[row, step])
-    return low, high
+        for step, known in enumerate(_optima(asked, row, found.dual[row], ceiling[row])):
+            noise = asked.noise_floor[row, step]
+            low[row, step], high[row, step] = ranges(known, noise)
+            total[0, row, step], total[1, row, step] = total_strength(known, noise)
+    return (low, high), (total[0], total[1])
+
+
+def _optima(asked: Problem, row: int, dual: Tensor, ceiling: Tensor) -> Iterator[Optimum]:
+    """What the certificate says about each step of a row."""
+    objective, effects = asked.objective, asked.effects[row]
+    tilt = (0.0, 0.0) if isinstance(objective, Boxed) else objective.tilt
+    weights = _penalized.order_weights(player_count(effects), tilt, ceiling.device)
+    # the solver proved the dual feasible up to rounding; made so exactly, it is a proof here too
+    gradient = _penalized.adjoint(dual)  # (steps, 2, 2^n)
+    size = _penalized.strength(gradient[None])[0]
+    shrink = 1 / (size / weights).amax().clamp(min=1)
+    z, gradient, size = dual * shrink, gradient * shrink, size * shrink
+    if isinstance(objective, Boxed):
+        price = objective.noise_bound[row] * z.abs().sum()
+    else:
+        price = (objective.misfit[row] * z.square().sum(1)).sum() / 2
+    budget = ceiling - ((z * effects).sum() - price)
+    for step in range(len(effects)):
+        # in a group the dual wants a direction over the steps: either sign of one step costs what is left of w
+        wanted = (gradient[step], -gradient[step]) if len(effects) == 1 else (size, size)
+        yield Optimum(
+            effects=effects[step],
+            dual=z[step],
+            weights=weights,
+            up=weights - wanted[0],
+            down=weights - wanted[1],
+            cost=ceiling,
+            budget=budget,
+            misfit=None if isinstance(objective, Boxed) else objective.misfit[row, step],
+            noise_bound=objective.noise_bound[row] if isinstance(objective, Boxed) else None,
+        )
