@@ -39,6 +39,7 @@ from whatstuck.interactions.transforms import zeta
 
 _SPREAD = 0.1  # of the squares of unwanted ranges: one of them can use the budget, not all; the best of 1, 0.1, 0.01
 _NOISE_DEVIATIONS = 3.0
+_SETTLED = 0.25  # of w: where the dual wants an interaction less than w minus this, no y improved its first range
 _TINY = 1e-12
 _CHUNK_ENTRIES = 1 << 24  # of the matrix candidates x coefficients that is held at a time
 
@@ -126,6 +127,7 @@ class _Flat:
         wanted = by_cost_up | by_cost_down
         reach = torch.maximum(self.high, -self.low).square()
         self.reach = torch.where(wanted, reach, _SPREAD * reach)
+        self.open = (torch.minimum(up, down) < _SETTLED * weights).nonzero()[:, 0]
 
 
 @cache
@@ -160,23 +162,23 @@ def _improved(known: Optimum, flat: _Flat, there: Tensor, noise: Tensor) -> tupl
     # each row of the inverse, seen as a function on coalitions, times A: column j of M^-1 A
     padded = torch.nn.functional.pad(inverse, (1, 0))
     turned = adjoint(padded).flatten(1)[:, there]  # (2^n - 1, k)
-    low, high = flat.low, flat.high
+    # a coefficient that is 0 stays 0 under small noise; the margin of those that are settled is that of the values
+    low, high = flat.low - _NOISE_DEVIATIONS * noise, flat.high + _NOISE_DEVIATIONS * noise
     chunk = max(1, _CHUNK_ENTRIES // turned.shape[1])
-    lows, highs = [], []
-    for first in range(0, turned.shape[1], chunk):
-        some = slice(first, first + chunk)
-        y = torch.nn.functional.pad(turned[:, some].T.contiguous(), (1, 0))  # (c, 2^n), entry 0 is 0
+    for which in flat.open.split(chunk):
+        y = torch.nn.functional.pad(turned[:, which].T.contiguous(), (1, 0))  # (c, 2^n), entry 0 is 0
         others = adjoint(y).flatten(1)[:, there]  # (c, k)
         own = torch.arange(len(y), device=y.device)
-        scale = others[own, own + first].reciprocal()[:, None]
+        scale = others[own, which].reciprocal()[:, None]
         y, others = y * scale, others * scale
-        others[own, own + first] = 0.0
-        middle, sides = _sides(flat, others), fit.reach(y)
+        others[own, which] = 0.0
+        (low_price, low_rest, high_price, high_rest), fits = _sides(flat, others), fit.reach(y)
         margin = _NOISE_DEVIATIONS * noise * y.norm(dim=1)
-        low_price, low_rest, high_price, high_rest = middle
-        lows.append(torch.maximum(low[some], sides.centre - low_rest - sides.spend(low_price, -1)) - margin)
-        highs.append(torch.minimum(high[some], sides.centre + high_rest + sides.spend(high_price, 1)) + margin)
-    return torch.cat(lows), torch.cat(highs)
+        least = fits.centre - low_rest - fits.spend(low_price, -1)
+        most = fits.centre + high_rest + fits.spend(high_price, 1)
+        low[which] = torch.maximum(flat.low[which], least) - margin
+        high[which] = torch.minimum(flat.high[which], most) + margin
+    return low, high
 
 
 def _sides(flat: _Flat, others: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
