@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 AND, OR = 0, 1
-_PRECISION = 1e-10  # of the solver, on tables scaled to 1
+_PRECISIONS = (1e-10, 1e-8, 1e-7)  # of the solver, on tables scaled to 1; the first that it reaches
 
 
 def dictionary(n: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
@@ -107,22 +107,16 @@ class Program:
     ) -> tuple[float, float, np.ndarray]:
         """Least value, a bound of it, and the point."""
         rows, ends, cones = constraints
+        matrices = sparse.csc_matrix(sparse.diags_array(quadratic)), linear, sparse.csc_matrix(sparse.vstack(rows))
         settings = clarabel.DefaultSettings()
         settings.verbose = False
         settings.max_threads = 1
-        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = _PRECISION
-        solver = clarabel.DefaultSolver(
-            sparse.csc_matrix(sparse.diags_array(quadratic)),
-            linear,
-            sparse.csc_matrix(sparse.vstack(rows)),
-            np.concatenate(ends),
-            cones,
-            settings,
-        )
-        found = solver.solve()
-        if str(found.status) not in {"Solved", "AlmostSolved"}:
-            raise RuntimeError(f"the other solver says {found.status}")
-        return found.obj_val, found.obj_val_dual, np.array(found.x)
+        for precision in _PRECISIONS:
+            settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = precision
+            found = clarabel.DefaultSolver(*matrices, np.concatenate(ends), cones, settings).solve()
+            if str(found.status) == "Solved":
+                return found.obj_val, found.obj_val_dual, np.array(found.x)
+        raise RuntimeError(f"the other solver says {found.status}")
 
     def minimise(self) -> Optimum:
         """The cheapest explanation."""
@@ -134,17 +128,8 @@ class Program:
         coefficients = point[self.c].reshape(self.steps, self.count)
         return Optimum(cost * self.scale, proven * self.scale, coefficients * self.scale)
 
-    def extremes(self, ceiling: float, *, step: int = 0, only: list[int] | None = None) -> np.ndarray:
-        """Least and most of the coefficients of one step in all explanations that cost at most `ceiling`.
-
-        Args:
-            ceiling: In units of the values.
-            step: Whose coefficients.
-            only: Positions in `names`; all by default.
-
-        Returns:
-            (len(only), 2).
-        """
+    def _within(self, ceiling: float) -> tuple[list[sparse.sparray], list[np.ndarray], list[object]]:
+        """All explanations that cost at most `ceiling`."""
         rows, ends, cones = self._constraints()
         price = np.ones((1, self.steps)) if self.misfit is not None else np.zeros((1, self.steps))
         rows.append(self._rows(t=self.costs[None], s=price))
@@ -164,12 +149,33 @@ class Program:
                 rows.append(self._rows(s=s, r=r))
                 ends.append(np.concatenate([[misfit / 2] * 2, np.zeros(self.coalitions)]))
                 cones.append(clarabel.SecondOrderConeT(self.coalitions + 2))
+        return rows, ends, cones
+
+    def extremes(self, ceiling: float, *, step: int = 0, only: list[int] | None = None) -> np.ndarray:
+        """Least and most of the coefficients of one step in all explanations that cost at most `ceiling`.
+
+        Args:
+            ceiling: In units of the values.
+            step: Whose coefficients.
+            only: Positions in `names`; all by default.
+
+        Returns:
+            (len(only), 2).
+        """
+        allowed, zero = self._within(ceiling), np.zeros(self.size)
         found = []
         for index in range(self.count) if only is None else only:
             direction = np.zeros(self.size)
             direction[self.c.start + step * self.count + index] = 1
-            zero = np.zeros(self.size)
-            least = self._solve(zero, direction, (rows, ends, cones))[0]
-            most = -self._solve(zero, -direction, (rows, ends, cones))[0]
-            found.append((least, most))
+            found.append((self._solve(zero, direction, allowed)[0], -self._solve(zero, -direction, allowed)[0]))
         return np.array(found) * self.scale
+
+    def strength_at(self, ceiling: float, most_of: int | None) -> float:
+        """Sum of all |c_S| in the explanation of at most this cost where it is least, or where one c_S is most."""
+        direction = np.zeros(self.size)
+        if most_of is None:
+            direction[self.t] = 1
+        else:
+            direction[self.c.start + most_of] = -1
+        point = self._solve(np.zeros(self.size), direction, self._within(ceiling))[2]
+        return float(np.abs(point[self.c]).sum()) * self.scale

@@ -14,7 +14,7 @@ The left side is at most the budget B = (1 + slack) F - D(z). So an interaction 
 below w, can take little of the budget: c'_S is between -B / (w + g) and B / (w - g). And the fit stays close to that
 of the optimum: within a ball (squared misfit), or where z pulls at the noise bound, near that bound (box).
 
-For the interactions that the dual does want, we combine the two. For any y with (A y)_S = 1,
+For the interactions that the dual does want, we combine the two. For any y with (A'y)_S = 1,
 
     c'_S  =  y'(A c')  -  sum over the others j of (A'y)_j c'_j,
 
