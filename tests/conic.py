@@ -131,9 +131,10 @@ class Program:
     def _within(self, ceiling: float) -> tuple[list[sparse.sparray], list[np.ndarray], list[object]]:
         """All explanations that cost at most `ceiling`."""
         rows, ends, cones = self._constraints()
+        limit = ceiling / self.scale
         price = np.ones((1, self.steps)) if self.misfit is not None else np.zeros((1, self.steps))
         rows.append(self._rows(t=self.costs[None], s=price))
-        ends.append(np.array([ceiling / self.scale]))
+        ends.append(np.array([limit]))
         cones.append(clarabel.NonnegativeConeT(1))
         if self.misfit is None:
             rows.append(self._rows(s=sparse.eye_array(self.steps)))  # means nothing here
@@ -141,13 +142,14 @@ class Program:
             cones.append(clarabel.ZeroConeT(self.steps))
         else:
             for one, misfit in enumerate(self.misfit):
-                # |r|^2 <= 2 misfit s as a cone: |(r, misfit / 2 - s)| <= misfit / 2 + s
+                # |r|^2 <= 2 misfit s as a cone, scaled so that s is of the size of the limit:
+                # |(r sqrt(limit / misfit), limit / 2 - s)| <= limit / 2 + s
                 s = np.zeros((self.coalitions + 2, self.steps))
                 s[0, one], s[1, one] = -1, 1
                 r = np.zeros((self.coalitions + 2, self.steps * self.coalitions))
-                r[2 + np.arange(self.coalitions), one * self.coalitions + np.arange(self.coalitions)] = -1
-                rows.append(self._rows(s=s, r=r))
-                ends.append(np.concatenate([[misfit / 2] * 2, np.zeros(self.coalitions)]))
+                r[2:, one * self.coalitions :][:, : self.coalitions] = -np.eye(self.coalitions)
+                rows.append(self._rows(s=s, r=r * np.sqrt(limit / misfit)))
+                ends.append(np.concatenate([[limit / 2] * 2, np.zeros(self.coalitions)]))
                 cones.append(clarabel.SecondOrderConeT(self.coalitions + 2))
         return rows, ends, cones
 
