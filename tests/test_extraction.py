@@ -297,6 +297,12 @@ NAN = np.array([[0.0, 1.0], [0.0, np.nan]])
         (TABLE, {"order_tilt": 0.1}, "two numbers"),
         (TABLE, {"order_tilt": (0.1, -0.1)}, "not negative"),
         (TABLE, {"certainty": -1.0}, "certainty must be"),
+        (TABLE, {"certainty": "yes"}, "certainty must be"),
+        (TABLE, {"certainty": None}, "certainty must be"),
+        (TABLE, {"certainty": 1e-13}, "from 1e-09 to 1"),
+        (TABLE, {"max_iterations": 2.5}, "whole number"),
+        (np.zeros((2, 0, 8)), {"mode": "joint"}, "no steps"),
+        (TABLE + np.arange(8), {"misfit": 1e-310}, "misfit must be positive"),
         (TABLE, {"noise_floor": -1.0}, "noise_floor must be finite and not negative"),
         (TABLE, {"gap_tolerance": 0.0}, "gap_tolerance"),
         (TABLE, {"max_iterations": 0}, "max_iterations"),
@@ -306,3 +312,15 @@ def test_bad_input_is_one_clear_line(values: Any, options: dict[str, Any], messa
     with pytest.raises(WhatStuckError, match=message) as caught:
         extract_interactions(values, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-160, 1e150])
+@pytest.mark.parametrize("mode", ["robust", "paper"])
+def test_ranges_in_extreme_units(mode: str, unit: float) -> None:
+    values, kappa, _ = example()
+    options = {"noise_bound": kappa} if mode == "paper" else {}
+    plain = extract_interactions(values, mode=mode, certainty=True, **options)
+    scaled = {name: number * unit for name, number in options.items()}
+    found = extract_interactions(values * unit, mode=mode, certainty=True, **scaled)
+    for end in ("and_low", "and_high", "or_low", "or_high", "strength_low", "strength_high"):
+        torch.testing.assert_close(getattr(found, end) / unit, getattr(plain, end), rtol=1e-6, atol=1e-6)

@@ -94,14 +94,15 @@ def ranges(known: Optimum, noise: Tensor) -> tuple[Tensor, Tensor]:
     return results[0], results[1]
 
 
-def total_strength(known: Optimum, noise: Tensor) -> tuple[Tensor, Tensor]:
+def total_strength(known: Optimum, answer: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds of the sum of all |c_S| over the same explanations; () float64 each.
 
     The penalty is at least z'(A c'), since |A'z| <= w, and at most the cost less the price of the misfit; both follow
-    from how far A c' can be from the fit of the optimum. Noise e moves them by z'e, to first order.
+    from how far A c' can be from the fit of the optimum. Noise e moves them by z'e, to first order: `answer` is its
+    standard deviation.
     """
     dearest = known.weights[known.weights.isfinite()].max()  # the cheapest interaction costs 1
-    length, margin = known.dual.norm(), _NOISE_DEVIATIONS * noise * known.dual.norm()
+    length, margin = known.dual.norm(), _NOISE_DEVIATIONS * answer
     if known.misfit is None:
         return (known.cost - known.budget - margin).clamp(min=0), known.cost + margin
     radius = (2 * known.misfit * known.budget).sqrt()

@@ -31,6 +31,8 @@ DEFAULT_SLACK = 1e-3
 
 _DIMENSIONS = {"robust": 2, "paper": 2, "joint": 3}  # rows, (steps,) coalitions
 _GAP = {"robust": 1e-4, "paper": 1e-3, "joint": 1e-4}
+_LEAST_MISFIT = 1e-9  # of the largest effect
+_LEAST_SLACK = 1e-9  # below, the rounding of the certificate is larger
 GAP_PER_SLACK = 0.1  # a range over the near-optimal set says little when the optimum is not known ten times better
 
 
@@ -52,6 +54,8 @@ def value_tables(values: NDArray[np.generic] | Tensor, mode: str) -> Tensor:
             f"values must be {shape} in mode {mode!r}, not {tuple(tables.shape)}: "
             "a missing dimension is added by values[None]"
         )
+    if mode == "joint" and not tables.shape[1]:
+        raise WhatStuckError("values have no steps: mode 'joint' needs at least one")
     n = player_count(tables)
     if not 1 <= n <= MAX_PLAYERS:
         raise WhatStuckError(
@@ -134,11 +138,17 @@ def _tilt(order_tilt: tuple[float, float] | None) -> tuple[float, float]:
 
 def _slack(players: int, *, certainty: bool | float) -> float | None:
     """The slack that `certainty` asks for."""
-    if certainty is False:
-        return None
-    slack = DEFAULT_SLACK if certainty is True else float(certainty)
-    if not 0 < slack < math.inf:
-        raise WhatStuckError("certainty must be True, False, or a positive share such as 0.001")
+    if isinstance(certainty, bool | np.bool_):
+        if not certainty:
+            return None
+        slack = DEFAULT_SLACK
+    else:
+        try:
+            slack = float(certainty)
+        except (TypeError, ValueError):
+            slack = math.nan
+    if not _LEAST_SLACK <= slack <= 1:
+        raise WhatStuckError(f"certainty must be True, False, or a share from {_LEAST_SLACK:g} to 1 such as 0.001")
     if players > MAX_CERTAIN_PLAYERS:
         raise WhatStuckError(
             f"certainty of {players} players needs a matrix of {8 * 4**players / 1e9:.0f} GB per table: "
@@ -170,8 +180,12 @@ def _objective(
     misfits = per_row(
         "misfit", DEFAULT_MISFIT * largest if misfit is None else misfit, effects.shape[:2], effects.device
     )
-    if bool(((misfits == 0) & (largest > 0)[:, None]).any()):
-        raise WhatStuckError("misfit must be positive: for an exact fit use mode 'paper' with noise_bound 0")
+    tiny = misfits <= _LEAST_MISFIT * largest[:, None]
+    if bool((tiny & (largest > 0)[:, None]).any()):
+        raise WhatStuckError(
+            "misfit must be positive, and no less than 1e-9 of the effects: for an exact fit use mode 'paper' with "
+            "noise_bound 0"
+        )
     return Penalized(misfits, _tilt(order_tilt))
 
 
@@ -198,8 +212,8 @@ def problem(  # noqa: PLR0913 - the arguments of extract_interactions
     gap_tolerance = _GAP[mode] if gap_tolerance is None else gap_tolerance
     if not 0 < gap_tolerance < math.inf:
         raise WhatStuckError("gap_tolerance must be positive")
-    if max_iterations < 1:
-        raise WhatStuckError("max_iterations must be at least 1")
+    if not isinstance(max_iterations, int) or max_iterations < 1:
+        raise WhatStuckError("max_iterations must be a whole number, at least 1")
     tables = value_tables(values, mode)
     slack = _slack(player_count(tables), certainty=certainty)
     effects = tables - tables[..., :1]

@@ -26,6 +26,7 @@ from whatstuck.interactions._inputs import (
     MAX_PLAYERS,
     MODES,
     Boxed,
+    Penalized,
     Problem,
     problem,
 )
@@ -128,10 +129,10 @@ def extract_interactions(  # noqa: PLR0913 - one problem, three objectives
             this much costs half as much as an interaction of this strength. Not for `paper`. By default 0.05 times the
             row's largest |u|.
         order_tilt: (t, s): an AND of k players costs 1 + t (k - 1) per unit, an OR of two and more 1 + s times
-            that. Not for `paper`. By default (0.002, 0.0005), which decides ties and leaves them within the slack
-            of `certainty`.
+            that. Not for `paper`. By default (0.002, 0.0005): it decides ties, and leaves those of up to about a fifth
+            of the whole cost within the slack of `certainty`. Larger ones need a smaller tilt to be seen as ties.
         certainty: Also find intervals that hold each coefficient in every explanation that costs at most this share
-            more; `True` stands for 0.001. Every row is then solved to a tenth of it. n up to 13.
+            more, from 1e-9 to 1; `True` stands for 0.001. Every row is then solved to a tenth of it. n up to 13.
         noise_floor: Standard deviation of the noise of each value, in units of the values, one number or one per
             row: the intervals of `certainty` grow by what three of it can move a coefficient, to first order.
         gap_tolerance: A row is done when its gap is at most this; by default 1e-4, and 1e-3 in mode `paper`, which
@@ -229,16 +230,36 @@ def _ranges(
     Returns:
         (rows, steps, 2, 2^n) twice, of each coefficient, and (rows, steps) twice, of the sum of their magnitudes.
     """
+    unit = asked.effects.abs().flatten(1).amax(1)
+    unit = torch.where(unit > 0, unit, 1.0)
+    scaled = _in_units(asked, unit)
     low, high = torch.zeros_like(found.coefficients), torch.zeros_like(found.coefficients)
     total = low.new_zeros(2, *low.shape[:2])
     for row in range(len(ceiling)):
         if not ceiling[row] > 0:
             continue  # nothing to explain, so nothing can be there
-        for step, known in enumerate(_optima(asked, row, found.dual[row], ceiling[row])):
-            noise = asked.noise_floor[row, step]
-            low[row, step], high[row, step] = ranges(known, noise)
-            total[0, row, step], total[1, row, step] = total_strength(known, noise)
-    return (low, high), (total[0], total[1])
+        noise = scaled.noise_floor[row]
+        answer = (noise * found.dual[row].norm(dim=1)).norm()  # of the optimum, to noise in all steps
+        for step, known in enumerate(_optima(scaled, row, found.dual[row], ceiling[row] / unit[row])):
+            low[row, step], high[row, step] = ranges(known, noise[step])
+            total[0, row, step], total[1, row, step] = total_strength(known, answer)
+    each = unit[:, None, None, None]
+    return (low * each, high * each), (total[0] * unit[:, None], total[1] * unit[:, None])
+
+
+def _in_units(asked: Problem, unit: Tensor) -> Problem:
+    """The same problem with every row's values divided by a number: (rows,)."""
+    objective = asked.objective
+    if isinstance(objective, Boxed):
+        objective = Boxed(objective.noise_bound / unit)
+    else:
+        objective = Penalized(objective.misfit / unit[:, None], objective.tilt)
+    return replace(
+        asked,
+        effects=asked.effects / unit[:, None, None],
+        objective=objective,
+        noise_floor=asked.noise_floor / unit[:, None],
+    )
 
 
 def _optima(asked: Problem, row: int, dual: Tensor, ceiling: Tensor) -> Iterator[Optimum]:
