@@ -3,7 +3,7 @@
     python benchmarks/engine.py RUN [RUN]... [--part PART]... [--rows N]
 
 RUN is a folder made by `whatstuck track`; only its value tables are read. The first one is studied whole and should
-have 8 players. The parts are `PARTS` below, all by default: about ten minutes on one core for 200 tables of 8
+have 8 players. The parts are `PARTS` below, all by default: about a quarter of an hour on one core for 200 tables of 8
 players, half of them for the exact ranges. Noise bound and misfit are 0.05 of the step's mean |v(N) - v(∅)|, and an
 interaction is salient above 0.03 of it, as `track` has them. Intervals are 95 % bootstrap intervals over rows.
 """
