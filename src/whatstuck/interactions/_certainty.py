@@ -22,8 +22,9 @@ and each part is bounded by the above. Every y gives a valid bound; a good one h
 interactions, and it follows from one ridge regression for all S at once: y = M^-1 a_S / (a_S' M^-1 a_S), where
 M = A diag(r^2) A' + (what the fit allows). r are the ranges known so far. M is dense, 2^n x 2^n, but its entries
 depend on S & T and S | T alone, so it is two look-ups in a table. On SmolLM2 tables with a squared misfit the intervals
-are 1.2 times as wide as the exact ones (a conic program per end and interaction) in the median at slack 1e-3. With a
-noise bound they are 10 to 500 times as wide: a box has no curvature to lean on (`benchmarks/engine.py`).
+are 1.2 times as wide as the exact ones (a conic program per end and interaction) in the median at slack 1e-3, and the
+widest quarter up to 6 times. With a noise bound they are 7 to 26 times as wide: a box has no curvature to lean on
+(`benchmarks/engine.py`).
 
 The same y says how the coefficient answers to noise in the values, to first order: y'e. With noise of standard
 deviation sigma an interval grows by 3 sigma |y| on either side.
