@@ -22,7 +22,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,8 @@ import numpy.typing as npt
 import torch
 
 from ratios import Ratio, Results, Skipped, argument_parser, number, say
-from value_tables import Tables, from_run
+from value_tables import Tables, from_runs
 from value_tables import planted as planted_tables
-from whatstuck.errors import WhatStuckError
 from whatstuck.interactions.extraction import DEFAULT_TILT, extract_interactions
 from whatstuck.interactions.transforms import orders, reconstruct
 
@@ -289,16 +287,9 @@ def main(argv: list[str] | None = None) -> None:
     results = truth(4, NOISES[1:2]) if options.quick else truth(24, NOISES)
     counts = QUICK_COUNTS if options.quick else COUNTS
     sources = [planted_tables(n, rows=-(-count // 3)) for n, count in counts.items()]
-    for path in options.run:
-        try:
-            sources.append(from_run(path))
-        except WhatStuckError as error:
-            results.skipped.append(Skipped(f"tables of {Path(path).name}", str(error)))
-    if not options.run:
-        results.skipped.append(
-            Skipped("tables of a language model", "give --run RUN, a folder made by whatstuck track")
-        )
-    for tables in sources:
+    real, missing = from_runs(options.run)
+    results.skipped.extend(missing)
+    for tables in [*sources, *real]:
         if tables.n in counts:
             results.rows.append(cost(tables, counts[tables.n]))
         else:

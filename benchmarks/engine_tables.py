@@ -14,12 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from value_tables import parts_of_run
 from whatstuck.dynamics.bootstrap import RowBootstrap
 from whatstuck.dynamics.certainty import Ranges
-from whatstuck.errors import WhatStuckError
 from whatstuck.interactions.extraction import Interactions, extract_interactions
 from whatstuck.interactions.transforms import player_count
-from whatstuck.runs import RunFolder, read_tensors, step_of
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -48,15 +47,10 @@ class Run:
     @classmethod
     def read(cls, path: Path, rows: int | None) -> "Run":
         """The tables of the model under study, of at most so many rows."""
-        folder = RunFolder(path)
-        model = folder.manifest().get("track", {}).get("model", {}).get("name")
-        files = sorted(folder.part("values", model).glob("step-*.safetensors"), key=step_of) if model else []
-        if not files:
-            raise WhatStuckError(f"{path} has no value tables: run `whatstuck track` with this --out first")
-        read = [read_tensors(file) for file in files]
-        values = torch.stack([tensors["values"] for tensors, _ in read], dim=1)[:rows]
-        floors = torch.tensor([float(metadata["noise_floor"]) for _, metadata in read], dtype=torch.float64)
-        return cls(path.name, [step_of(file) for file in files], values, floors)
+        _, parts = parts_of_run(path)
+        values = torch.stack([part.values for part in parts], dim=1)[:rows]
+        floors = torch.tensor([part.noise_floor for part in parts], dtype=torch.float64)
+        return cls(path.name, [part.step for part in parts], values, floors)
 
     @property
     def n(self) -> int:

@@ -5,6 +5,7 @@ coefficient are found by a problem of their own: a linear program in mode `paper
 in mode `robust` (Clarabel). Seconds per coefficient at 8 players, so for a sample only.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,15 @@ def dictionary(n: int, tilt: tuple[float, float] = (0.0, 0.0)) -> tuple[Floats, 
     return columns[1:, there], weights.numpy()[there], there
 
 
+def _range(
+    solve: Callable[[Floats, float], tuple[Floats, float]], k: int, coefficient: int, cost: float
+) -> tuple[float, float]:
+    """Least and most of one of k coefficients, by a solver that minimises over explanations of at most this cost."""
+    goal = np.zeros(2 * k)  # positive parts, then negative ones
+    goal[coefficient], goal[k + coefficient] = 1, -1
+    return solve(goal, cost)[1], -solve(-goal, cost)[1]
+
+
 @dataclass(frozen=True, slots=True)
 class PaperTable:
     """One table under the noise bound.
@@ -51,10 +61,7 @@ class PaperTable:
 
     def range(self, coefficient: int, cost: float) -> tuple[float, float]:
         """Smallest and largest value in explanations of at most this cost."""
-        k = self.matrix.shape[1]
-        goal = np.zeros(2 * k)  # positive parts, then negative ones
-        goal[coefficient], goal[k + coefficient] = 1, -1
-        return self._solve(goal, cost)[1], -self._solve(-goal, cost)[1]
+        return _range(self._solve, self.matrix.shape[1], coefficient, cost)
 
     def _solve(self, goal: Floats, cost: float) -> tuple[Floats, float]:
         rows = [np.hstack([self.matrix, -self.matrix]), np.hstack([-self.matrix, self.matrix])]
@@ -92,10 +99,7 @@ class RobustTable:
 
     def range(self, coefficient: int, cost: float) -> tuple[float, float]:
         """Smallest and largest value in explanations of at most this cost."""
-        k = self.matrix.shape[1]
-        goal = np.zeros(2 * k)
-        goal[coefficient], goal[k + coefficient] = 1, -1
-        return self._solve(goal, cost)[1], -self._solve(-goal, cost)[1]
+        return _range(self._solve, self.matrix.shape[1], coefficient, cost)
 
     def _solve(self, goal: Floats, cost: float | None) -> tuple[Floats, float]:
         """Variables: positive parts, negative parts, r = A c - u, and s, what the misfit costs.

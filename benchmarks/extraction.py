@@ -17,7 +17,6 @@ matrices up to rounding. Rounding tips signs, so the two may end a percent or tw
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +25,7 @@ from torch import Tensor
 from equal_objective import clocks, iterations_to
 from ratios import Ratio, Results, Skipped, argument_parser, number, say
 from reference_optimizer import PUBLISHED_RATES, STEPS, optimize
-from value_tables import Tables, from_run, planted
-from whatstuck.errors import WhatStuckError
+from value_tables import Tables, from_runs, planted
 from whatstuck.interactions.extraction import MODES, extract_interactions
 
 RATES = (*PUBLISHED_RATES, 1e-4)
@@ -191,16 +189,9 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     results = Results("extraction")
     sources = [planted(n, rows=2 if options.quick else 20) for n in options.players]
-    for path in options.run:
-        try:
-            sources.append(from_run(path))
-        except WhatStuckError as error:
-            results.skipped.append(Skipped(f"tables of {Path(path).name}", str(error)))
-    if not options.run:
-        results.skipped.append(
-            Skipped("tables of a language model", "give --run RUN, a folder made by whatstuck track")
-        )
-    for tables in sources:
+    real, missing = from_runs(options.run)
+    results.skipped.extend(missing)
+    for tables in [*sources, *real]:
         compared, solved = (2, 3) if options.quick else FULL.get(tables.n, (4, 6))
         results.extend(
             against_reference(tables, count=compared, limit=_LIMIT, whole=not options.quick and tables.n <= 10)

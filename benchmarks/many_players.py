@@ -20,12 +20,12 @@ import numpy.typing as npt
 import torch
 
 from ratios import Ratio, Results, Skipped
-from whatstuck.errors import MissingExtraError
+from value_tables import parts_of_run
+from whatstuck.errors import MissingExtraError, WhatStuckError
 from whatstuck.interactions import _proxyspex
 from whatstuck.interactions.extraction import extract_interactions
 from whatstuck.interactions.sampled import fit_interactions
 from whatstuck.interactions.transforms import orders, reconstruct
-from whatstuck.runs import read_tensors
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -93,8 +93,8 @@ def _order_one(table: Table) -> tuple[float, float]:
 
 def real_tables(run: Path) -> list[Floats]:
     """Every value table of the model under study, of all rows and steps."""
-    files = sorted((run / "values").glob("*/*.safetensors"))
-    return [row.numpy() for file in files for row in read_tensors(file)[0]["values"].double()]
+    _, parts = parts_of_run(run)
+    return [row.numpy() for part in parts for row in part.values]
 
 
 def many_masks(tables: list[Floats], sizes: tuple[int, ...], results: Results) -> None:
@@ -184,11 +184,12 @@ def main() -> None:
     results.details["grid"] = _proxyspex.GRID
     sizes = (128, 256) if options.quick else tuple(options.masks)
     for run in options.run:
-        tables = real_tables(run)[: 3 if options.quick else options.tables]
-        if tables:
-            many_masks(tables, sizes, results)
-        else:
-            results.skipped.append(Skipped(f"R² on unseen masks, {run.name}", "it has no value tables yet"))
+        try:
+            tables = real_tables(run)[: 3 if options.quick else options.tables]
+        except WhatStuckError as error:
+            results.skipped.append(Skipped(f"R² on unseen masks, {run.name}", str(error)))
+            continue
+        many_masks(tables, sizes, results)
     if not options.run:
         results.skipped.append(Skipped("R² on unseen masks", "needs --run, a run folder with value tables"))
     if not options.quick:

@@ -4,6 +4,7 @@ The planted ones are sums of 30 AND and OR effects of order 1 to 4 with 1 % of n
 drifts from checkpoint to checkpoint. They are easy; only the tables of a real model say how a method does in use.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ratios import Skipped
+from whatstuck.dynamics.explaining import ValueTables
 from whatstuck.errors import WhatStuckError
 from whatstuck.interactions.transforms import player_count
-from whatstuck.runs import RunFolder, read_tensors, step_of
+from whatstuck.runs import RunFolder, step_of
 
 _EFFECTS = 30
 _NOISE = 0.01  # of the standard deviation of a table
@@ -65,16 +68,39 @@ def planted(n: int, *, rows: int, steps: int = 3, seed: int = 0) -> Tables:
     return Tables.of("planted", torch.from_numpy(tables))
 
 
-def from_run(path: str | Path) -> Tables:
-    """Tables of the model under study in a run folder, at all its checkpoints that are whole.
+def parts_of_run(path: str | Path) -> tuple[str, list[ValueTables]]:
+    """Name of the model under study in a run folder, and its tables at all checkpoints that are whole.
 
     Raises:
         WhatStuckError: If the run has no value tables yet.
     """
     run = RunFolder(path)
     name = run.manifest().get("track", {}).get("model", {}).get("name")
-    parts = sorted(run.part("values", name).glob("step-*.safetensors"), key=step_of) if name else []
-    if not parts:
+    files = sorted(run.part("values", name).glob("step-*.safetensors"), key=step_of) if name else []
+    if not files:
         raise WhatStuckError(f"{path} has no value tables: run `whatstuck track` with this --out first")
-    values = torch.stack([read_tensors(part)[0]["values"] for part in parts], dim=1)
-    return Tables.of(name, values)
+    return name, [ValueTables.read(file) for file in files]
+
+
+def from_run(path: str | Path) -> Tables:
+    """Tables of the model under study in a run folder, at all its checkpoints that are whole.
+
+    Raises:
+        WhatStuckError: If the run has no value tables yet.
+    """
+    name, parts = parts_of_run(path)
+    return Tables.of(name, torch.stack([part.values for part in parts], dim=1))
+
+
+def from_runs(paths: Sequence[str]) -> tuple[list[Tables], list[Skipped]]:
+    """Tables of several runs, and why there are none of the others."""
+    if not paths:
+        reason = "give --run RUN, a folder made by whatstuck track"
+        return [], [Skipped("tables of a language model", reason)]
+    found, skipped = [], []
+    for path in paths:
+        try:
+            found.append(from_run(path))
+        except WhatStuckError as error:
+            skipped.append(Skipped(f"tables of {Path(path).name}", str(error)))
+    return found, skipped

@@ -24,7 +24,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from whatstuck.interactions._halpern import Halpern
+from whatstuck.interactions._halpern import CHECK_EVERY, Halpern
 from whatstuck.interactions._penalized import Solution
 from whatstuck.interactions._symmetric import SymmetricSpectrum
 from whatstuck.interactions.transforms import (
@@ -39,8 +39,6 @@ from whatstuck.interactions.transforms import (
 _SUPERSET_ZETA_T: Matrix = ((1, 0), (1, 1))
 _H: Matrix = ((0, 1), (-1, 1))
 _H_T: Matrix = ((0, -1), (1, 1))
-
-_CHECK_EVERY = 25  # iterations between two looks at the gap
 
 
 @dataclass(slots=True)
@@ -200,7 +198,7 @@ def solve(values: Tensor, noise_bound: Tensor, *, gap_tolerance: float, max_iter
         point, multiplier = _project(rows, 2 * near - walk.state)
         due = walk.advance(near, point, iteration)
 
-        if iteration % _CHECK_EVERY == 0 or iteration == max_iterations:
+        if iteration % CHECK_EVERY == 0 or iteration == max_iterations:
             for candidate in _candidates(rows, near, point):
                 better = objective(candidate) < cost[rows.index]
                 best[rows.index[better]] = candidate[better]

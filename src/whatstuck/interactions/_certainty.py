@@ -58,8 +58,8 @@ class Optimum:
         down: (2, 2^n) w + g, that of a negative one.
         cost: The largest cost of an explanation that counts, (1 + slack) F.
         budget: cost - D(z).
-        misfit: The squared form's constant, or None.
-        noise_bound: The box form's kappa, or None.
+        fit: The squared form's misfit, or the box form's kappa.
+        boxed: Which of the two.
     """
 
     effects: Tensor
@@ -69,8 +69,8 @@ class Optimum:
     down: Tensor
     cost: Tensor
     budget: Tensor
-    misfit: Tensor | None = None
-    noise_bound: Tensor | None = None
+    fit: Tensor
+    boxed: bool
 
 
 @torch.no_grad()
@@ -104,12 +104,12 @@ def total_strength(known: Optimum, answer: Tensor) -> tuple[Tensor, Tensor]:
     """
     dearest = known.weights[known.weights.isfinite()].max()  # the cheapest interaction costs 1
     length, margin = known.dual.norm(), _NOISE_DEVIATIONS * answer
-    if known.misfit is None:
+    if known.boxed:
         return (known.cost - known.budget - margin).clamp(min=0), known.cost + margin
-    radius = (2 * known.misfit * known.budget).sqrt()
-    centre = known.effects - known.misfit * known.dual
-    least = (known.dual @ centre - length * radius) / dearest
-    price = (known.misfit * length - radius).clamp(min=0).square() / (2 * known.misfit)
+    misfit = known.fit
+    radius = (2 * misfit * known.budget).sqrt()
+    least = (known.dual @ (known.effects - misfit * known.dual) - length * radius) / dearest
+    price = (misfit * length - radius).clamp(min=0).square() / (2 * misfit)
     return (least - margin).clamp(min=0), known.cost - price + margin
 
 
@@ -147,8 +147,8 @@ def _gram(reach: Tensor) -> Tensor:
     inside, missed = zeta(reach).unbind(0)  # entry S: sum over subsets of S
     missed = missed.flip(-1)  # entry S: sum over what S does not meet
     meets = missed[0] - missed[1:]
-    gram = inside[both.long()]
-    gram += missed[either.long()]
+    gram = inside.take(both.long())
+    gram += missed.take(either.long())
     gram += meets[:, None] - missed[1:][None, :]
     return gram
 
@@ -159,7 +159,7 @@ def _improved(known: Optimum, flat: _Flat, there: Tensor, noise: Tensor) -> tupl
     reach = torch.zeros(there.shape, dtype=torch.float64, device=there.device)
     reach[there] = flat.reach
     matrix = _gram(reach.reshape(2, size))
-    fit = _Ball(known) if known.misfit is not None else _Box(known)
+    fit = _Box(known) if known.boxed else _Ball(known)
     matrix.diagonal().add_(fit.allowance)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
     # each row of the inverse, seen as a function on coalitions, times A: column j of M^-1 A
@@ -175,10 +175,10 @@ def _improved(known: Optimum, flat: _Flat, there: Tensor, noise: Tensor) -> tupl
         scale = others[own, which].reciprocal()[:, None]
         y, others = y * scale, others * scale
         others[own, which] = 0.0
-        (low_price, low_rest, high_price, high_rest), fits = _sides(flat, others), fit.reach(y)
+        low_price, low_rest, high_price, high_rest = _sides(flat, others)
         margin = _NOISE_DEVIATIONS * noise * y.norm(dim=1)
-        least = fits.centre - low_rest - fits.spend(low_price, -1)
-        most = fits.centre + high_rest + fits.spend(high_price, 1)
+        fit_low, fit_high = fit.between(y, low_price, high_price)
+        least, most = fit_low - low_rest, fit_high + high_rest
         low[which] = torch.maximum(flat.low[which], least) - margin
         high[which] = torch.minimum(flat.high[which], most) + margin
     return low, high
@@ -202,58 +202,32 @@ def _sides(flat: _Flat, others: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _BallReach:
-    """y'(A c') over the ball of fits: centre (c,), and the radius that a share of the budget buys."""
-
-    centre: Tensor
-    length: Tensor
-    misfit: Tensor
-    budget: Tensor
-
-    def spend(self, price: Tensor, _sign: int) -> Tensor:
-        """The most that the budget can buy, part of it for the fit and the rest at `price` per unit."""
-        share = torch.where(
-            price > 0, self.misfit * self.length.square() / (2 * price.clamp(min=1e-150).square()), self.budget
-        ).minimum(self.budget)
-        return self.length * (2 * self.misfit * share).sqrt() + (self.budget - share) * price
-
-
 class _Ball:
     """Squared misfit: |A c' - (u - misfit z)|^2 / (2 misfit) is part of the price."""
 
     def __init__(self, known: Optimum) -> None:
-        if known.misfit is None:  # pragma: no cover - chosen by this very field
-            raise ValueError("no misfit")
-        self.known, self.misfit = known, known.misfit
-        self.allowance = 2 * self.misfit * known.budget
-        self.centre = known.effects - self.misfit * known.dual
+        self.budget, self.misfit = known.budget, known.fit
+        self.allowance = 2 * known.fit * known.budget
+        self.centre = known.effects - known.fit * known.dual
 
-    def reach(self, y: Tensor) -> _BallReach:
-        return _BallReach(y @ self.centre, y.norm(dim=1), self.misfit, self.known.budget)
+    def between(self, y: Tensor, low_price: Tensor, high_price: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and most, (c,) each, of y'(A c') and what else the budget buys at these prices per unit."""
+        centre, length = y @ self.centre, y.norm(dim=1)
+        return centre - self._spend(length, low_price), centre + self._spend(length, high_price)
 
-
-@dataclass(frozen=True, slots=True)
-class _BoxReach:
-    """y'(A c') over the misfits that are allowed: free ones add `free`, pulled ones cost budget."""
-
-    centre: Tensor
-    free: Tensor
-    gains: tuple[Tensor, Tensor]
-    budget: Tensor
-
-    def spend(self, price: Tensor, sign: int) -> Tensor:
-        """The most that the budget can buy, at `price` or by letting go of the noise bound."""
-        return self.free + self.budget * torch.maximum(price, self.gains[0 if sign < 0 else 1])
+    def _spend(self, length: Tensor, price: Tensor) -> Tensor:
+        """The most that the budget can buy, part of it for the radius of the ball and the rest at `price`."""
+        share = torch.where(
+            price > 0, self.misfit * length.square() / (2 * price.clamp(min=1e-150).square()), self.budget
+        ).minimum(self.budget)
+        return length * (2 * self.misfit * share).sqrt() + (self.budget - share) * price
 
 
 class _Box:
     """Noise bound: the misfit q' is within kappa, and kappa |z_T| + z_T q'_T is part of the price."""
 
     def __init__(self, known: Optimum) -> None:
-        if known.noise_bound is None:
-            raise ValueError("neither misfit nor noise bound")
-        self.known, kappa = known, known.noise_bound
+        self.budget, kappa = known.budget, known.fit
         pull = known.dual.abs()
         pulled = 2 * kappa * pull > known.budget
         freedom = torch.where(pulled, known.budget / pull.clamp(min=1e-300), kappa)
@@ -264,8 +238,11 @@ class _Box:
         # leaving the bound by one unit of misfit costs |z|, and goes against the sign of z
         self.per_budget = torch.where(pulled, known.dual.sign() / pull.clamp(min=1e-300), 0.0)
 
-    def reach(self, y: Tensor) -> _BoxReach:
-        least, most = torch.aminmax(y * self.per_budget, dim=1)
-        return _BoxReach(
-            y @ self.centre, y.abs() @ self.free, (-least.clamp(max=0), most.clamp(min=0)), self.known.budget
+    def between(self, y: Tensor, low_price: Tensor, high_price: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_Ball.between`: misfits that are free move y'(A c') at no cost, and those that are pulled use budget."""
+        centre, free = y @ self.centre, y.abs() @ self.free
+        fall, rise = torch.aminmax(y * self.per_budget, dim=1)
+        return (
+            centre - free - self.budget * torch.maximum(low_price, -fall),
+            centre + free + self.budget * torch.maximum(high_price, rise),
         )

@@ -16,7 +16,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-FIRST_STEP = 0.03  # for tables scaled to 1; the restarts correct it within a few hundred iterations
+CHECK_EVERY = 25  # iterations between two looks at the gap
+_FIRST_STEP = 0.03  # for tables scaled to 1; the restarts correct it within a few hundred iterations
 _SUFFICIENT = 0.2  # restart when the residual fell to this share of what it was at the last restart
 _NECESSARY = 0.8  # or to this share, and rises again
 _LONGEST = 0.25  # or when the time since the last restart is this share of all
@@ -39,13 +40,13 @@ class Halpern:
     @classmethod
     def start(cls, state: Tensor, prox: Callable[[Tensor, Tensor], Tensor]) -> Self:
         """Anchor every table at `state`; `prox` takes state and step."""
-        step = torch.full(state.shape[:1], FIRST_STEP, dtype=state.dtype, device=state.device)
+        step = torch.full(state.shape[:1], _FIRST_STEP, dtype=state.dtype, device=state.device)
         near = prox(state, step)
         return cls(
             state=state,
             anchor=state.clone(),
             near=near,
-            slope=(state - near) / FIRST_STEP,
+            slope=(state - near) / _FIRST_STEP,
             step=step,
             age=torch.zeros_like(step),
             residual=torch.full_like(step, math.inf),

@@ -24,11 +24,9 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from whatstuck.interactions._halpern import Halpern
+from whatstuck.interactions._halpern import CHECK_EVERY, Halpern
 from whatstuck.interactions._symmetric import SymmetricSpectrum
-from whatstuck.interactions.transforms import or_values, orders, superset_zeta, zeta
-
-_CHECK_EVERY = 25  # iterations between two looks at the gap
+from whatstuck.interactions.transforms import or_values, orders, reconstruct, superset_zeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,7 @@ class Solution:
     iterations: Tensor
 
 
+@cache
 def order_weights(n: int, tilt: tuple[float, float], device: torch.device) -> Tensor:
     """(2, 2^n) costs of AND and OR: 1 at order 1, `tilt[0]` more per further player, `tilt[1]` of it more for OR.
 
@@ -65,8 +64,7 @@ def order_weights(n: int, tilt: tuple[float, float], device: torch.device) -> Te
 
 def apply(coefficients: Tensor) -> Tensor:
     """Values of (..., 2, 2^n) coefficients without a constant: (..., 2^n)."""
-    and_, or_ = coefficients.unbind(-2)
-    return zeta(and_) + or_values(or_)
+    return reconstruct(*coefficients.unbind(-2))
 
 
 def adjoint(values: Tensor) -> Tensor:
@@ -158,11 +156,8 @@ def solve(
     """
     rows, steps, size = values.shape
     n = size.bit_length() - 1
-    weights, allowed, spectrum = (
-        order_weights(n, tilt, values.device),
-        _allowed(n, values.device),
-        _spectrum(n, values.device),
-    )
+    weights = order_weights(n, tilt, values.device)
+    allowed, spectrum = _allowed(n, values.device), _spectrum(n, values.device)
     best = torch.zeros(rows, steps, 2, size, dtype=torch.float64, device=values.device)
     cost = objective(best, values, misfit, weights)
     bound, dual = torch.zeros_like(cost), torch.zeros_like(values)
@@ -179,7 +174,7 @@ def solve(
         gradient = adjoint(multiplier) * allowed
         due = walk.advance(near, reflected - gradient, iteration)
 
-        if iteration % _CHECK_EVERY == 0 or iteration == max_iterations:
+        if iteration % CHECK_EVERY == 0 or iteration == max_iterations:
             now = objective(near, values, misfit, weights)
             better = now < cost[index]
             best[index[better]], cost[index[better]] = near[better], now[better]

@@ -8,7 +8,8 @@ be almost equally good; so on request every interaction carries the interval tha
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -45,6 +46,11 @@ __all__ = [
 
 _BLOCK_ENTRIES = {"cpu": 1 << 16}  # table entries solved at a time: on a CPU, what a cache holds
 _BLOCK_ENTRIES_ELSEWHERE = 1 << 22
+
+
+class _Limits(TypedDict):
+    gap_tolerance: float
+    max_iterations: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,89 +168,39 @@ def extract_interactions(  # noqa: PLR0913 - one problem, three objectives
         gap_tolerance=gap_tolerance,
         max_iterations=max_iterations,
     )
-    found = _solve(asked)
+    unit = asked.effects.abs().flatten(1).amax(1)
+    unit = torch.where(unit > 0, unit, 1.0)
+    scaled = _in_units(asked, unit)
+    found = _solve(scaled)
     shape = asked.effects.shape if mode == "joint" else (*asked.effects.shape[::2],)
-    and_, or_ = (table.reshape(shape) for table in found.coefficients.unbind(2))
+
+    def tables(scaled_ones: Tensor) -> list[Tensor]:
+        """AND and OR of (rows, steps, 2, 2^n), in units of the values and in the shape of the input."""
+        return [table.reshape(shape) for table in (scaled_ones * unit[:, None, None, None]).unbind(2)]
+
+    and_, or_ = tables(found.coefficients)
     gap = torch.where(found.cost > 0, (found.cost - found.bound) / found.cost, 0.0).clamp(min=0)
     violation = torch.full(shape[:-1], math.nan, dtype=torch.float64, device=gap.device)
     if isinstance(asked.objective, Boxed):
         off = (reconstruct(and_, or_) - asked.effects[:, 0]).abs().amax(-1)
         violation = (off - asked.objective.noise_bound).clamp(min=0)
-    plain = Interactions(and_, or_, found.cost, gap, violation, found.iterations)
+    plain = Interactions(and_, or_, found.cost * unit, gap, violation, found.iterations)
     if asked.slack is None:
         return plain
     slack = torch.maximum(gap / GAP_PER_SLACK, torch.full_like(gap, asked.slack))
-    single, total = _ranges(asked, found, found.cost * (1 + slack))
-    and_low, or_low, and_high, or_high = (end[:, :, kind].reshape(shape) for end in single for kind in (0, 1))
+    single, total = _ranges(scaled, found, found.cost * (1 + slack))
+    (and_low, or_low), (and_high, or_high) = map(tables, single)
+    strength_low, strength_high = ((end * unit[:, None]).reshape(shape[:-1]) for end in total)
     return replace(
         plain,
         and_low=and_low,
         and_high=and_high,
         or_low=or_low,
         or_high=or_high,
-        strength_low=total[0].reshape(shape[:-1]),
-        strength_high=total[1].reshape(shape[:-1]),
+        strength_low=strength_low,
+        strength_high=strength_high,
         slack=slack,
     )
-
-
-def _solve(asked: Problem) -> _penalized.Solution:
-    """Solve in blocks that fit a cache, each row scaled to 1."""
-    effects, objective = asked.effects, asked.objective
-    rows, steps, size = effects.shape
-    scale = effects.abs().flatten(1).amax(1)
-    solution = _penalized.Solution(
-        coefficients=torch.zeros(rows, steps, 2, size, dtype=torch.float64, device=effects.device),
-        cost=torch.zeros_like(scale),
-        bound=torch.zeros_like(scale),
-        dual=torch.zeros_like(effects),
-        iterations=torch.zeros(rows, dtype=torch.int64, device=effects.device),
-    )
-    # elsewhere nothing exceeds the noise, so no interaction is needed: zero is optimal
-    least = objective.noise_bound if isinstance(objective, Boxed) else torch.zeros_like(scale)
-    todo = (scale > least).nonzero()[:, 0]
-    entries = _BLOCK_ENTRIES.get(effects.device.type, _BLOCK_ENTRIES_ELSEWHERE)
-    at_a_time = max(1, entries // (steps * size))
-    gap_tolerance, max_iterations = asked.gap_tolerance, asked.max_iterations
-    for first in range(0, len(todo), at_a_time):
-        block = todo[first : first + at_a_time]
-        unit = scale[block]
-        scaled = effects[block] / unit[:, None, None]
-        if isinstance(objective, Boxed):
-            bounds = objective.noise_bound[block] / unit
-            found = _boxed.solve(scaled[:, 0], bounds, gap_tolerance=gap_tolerance, max_iterations=max_iterations)
-        else:
-            misfit, tilt = objective.misfit[block] / unit[:, None], objective.tilt
-            found = _penalized.solve(scaled, misfit, tilt, gap_tolerance=gap_tolerance, max_iterations=max_iterations)
-        solution.coefficients[block] = found.coefficients * unit[:, None, None, None]
-        solution.cost[block], solution.bound[block] = found.cost * unit, found.bound * unit
-        solution.dual[block], solution.iterations[block] = found.dual, found.iterations
-    return solution
-
-
-def _ranges(
-    asked: Problem, found: _penalized.Solution, ceiling: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Bounds over the explanations of at most this cost, from below and above.
-
-    Returns:
-        (rows, steps, 2, 2^n) twice, of each coefficient, and (rows, steps) twice, of the sum of their magnitudes.
-    """
-    unit = asked.effects.abs().flatten(1).amax(1)
-    unit = torch.where(unit > 0, unit, 1.0)
-    scaled = _in_units(asked, unit)
-    low, high = torch.zeros_like(found.coefficients), torch.zeros_like(found.coefficients)
-    total = low.new_zeros(2, *low.shape[:2])
-    for row in range(len(ceiling)):
-        if not ceiling[row] > 0:
-            continue  # nothing to explain, so nothing can be there
-        noise = scaled.noise_floor[row]
-        answer = (noise * found.dual[row].norm(dim=1)).norm()  # of the optimum, to noise in all steps
-        for step, known in enumerate(_optima(scaled, row, found.dual[row], ceiling[row] / unit[row])):
-            low[row, step], high[row, step] = ranges(known, noise[step])
-            total[0, row, step], total[1, row, step] = total_strength(known, answer)
-    each = unit[:, None, None, None]
-    return (low * each, high * each), (total[0] * unit[:, None], total[1] * unit[:, None])
 
 
 def _in_units(asked: Problem, unit: Tensor) -> Problem:
@@ -260,6 +216,56 @@ def _in_units(asked: Problem, unit: Tensor) -> Problem:
         objective=objective,
         noise_floor=asked.noise_floor / unit[:, None],
     )
+
+
+def _solve(scaled: Problem) -> _penalized.Solution:
+    """Solve a problem whose rows are scaled to 1, in blocks that fit a cache."""
+    effects, objective = scaled.effects, scaled.objective
+    rows, steps, size = effects.shape
+    largest = effects.abs().flatten(1).amax(1)
+    solution = _penalized.Solution(
+        coefficients=torch.zeros(rows, steps, 2, size, dtype=torch.float64, device=effects.device),
+        cost=torch.zeros_like(largest),
+        bound=torch.zeros_like(largest),
+        dual=torch.zeros_like(effects),
+        iterations=torch.zeros(rows, dtype=torch.int64, device=effects.device),
+    )
+    # elsewhere nothing exceeds the noise, so no interaction is needed: zero is optimal
+    least = objective.noise_bound if isinstance(objective, Boxed) else torch.zeros_like(largest)
+    todo = (largest > least).nonzero()[:, 0]
+    entries = _BLOCK_ENTRIES.get(effects.device.type, _BLOCK_ENTRIES_ELSEWHERE)
+    limits: _Limits = {"gap_tolerance": scaled.gap_tolerance, "max_iterations": scaled.max_iterations}
+    for block in todo.split(max(1, entries // (steps * size))):
+        if not len(block):
+            continue
+        if isinstance(objective, Boxed):
+            found = _boxed.solve(effects[block, 0], objective.noise_bound[block], **limits)
+        else:
+            found = _penalized.solve(effects[block], objective.misfit[block], objective.tilt, **limits)
+        for field in fields(found):
+            getattr(solution, field.name)[block] = getattr(found, field.name)
+    return solution
+
+
+def _ranges(
+    scaled: Problem, found: _penalized.Solution, ceiling: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Bounds over the explanations of at most this cost, from below and above.
+
+    Returns:
+        (rows, steps, 2, 2^n) twice, of each coefficient, and (rows, steps) twice, of the sum of their magnitudes.
+    """
+    low, high = torch.zeros_like(found.coefficients), torch.zeros_like(found.coefficients)
+    total = low.new_zeros(2, *low.shape[:2])
+    for row in range(len(ceiling)):
+        if not ceiling[row] > 0:
+            continue  # nothing to explain, so nothing can be there
+        noise = scaled.noise_floor[row]
+        answer = (noise * found.dual[row].norm(dim=1)).norm()  # of the optimum, to noise in all steps
+        for step, known in enumerate(_optima(scaled, row, found.dual[row], ceiling[row])):
+            low[row, step], high[row, step] = ranges(known, noise[step])
+            total[0, row, step], total[1, row, step] = total_strength(known, answer)
+    return (low, high), (total[0], total[1])
 
 
 def _optima(asked: Problem, row: int, dual: Tensor, ceiling: Tensor) -> Iterator[Optimum]:
@@ -288,6 +294,6 @@ def _optima(asked: Problem, row: int, dual: Tensor, ceiling: Tensor) -> Iterator
             down=weights - wanted[1],
             cost=ceiling,
             budget=budget,
-            misfit=None if isinstance(objective, Boxed) else objective.misfit[row, step],
-            noise_bound=objective.noise_bound[row] if isinstance(objective, Boxed) else None,
+            fit=objective.noise_bound[row] if isinstance(objective, Boxed) else objective.misfit[row, step],
+            boxed=isinstance(objective, Boxed),
         )
