@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check bench wheel install clean
+.PHONY: demo test test-stacks check bench wheel install clean
 
 install: $(INSTALLED)
 
@@ -24,6 +24,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2
 
+# the callback on every stack that people train with, each in an environment of its own; STACK="--only NAME" runs one
+test-stacks:
+	$(PYTHON) scripts/test_stacks.py $(STACK)
+
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +41,4 @@ wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf .venv dist demo
+	rm -rf .venv .stacks dist demo

@@ -14,6 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import helpers
+from live_training import PROBE, make_trainer
+from whatstuck import WhatStuckCallback
 
 torch.set_num_threads(1)
 
@@ -84,6 +87,21 @@ def tiny_full_run(
     model = LlamaForCausalLM.from_pretrained(tiny_base)
     _finetune(model, tiny_base, tiny_rows, tiny_heldout, folder, FULL_STEPS, lr=1e-3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def live(tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished probed training that saved every second step: its trainer, callback, run folder and output folder."""
+    folder = tmp_path_factory.mktemp("live")
+    probe = WhatStuckCallback(tiny_heldout, folder / "run", steps=[1, 2, 4, 6], **PROBE)
+    trainer = make_trainer(
+        tiny_base, tiny_rows, folder / "out", [probe], evaluate_on=tiny_heldout,
+        save_strategy="steps", save_steps=2, save_total_limit=1, eval_strategy="steps", eval_steps=2,
+    )  # fmt: skip
+    probe.attach(trainer)
+    trainer.train()
+    assert probe.failure is None
+    return trainer, probe, folder / "run", folder / "out"
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from whatstuck.dynamics.certainty import Kleene, Ranges, categorize_ranges, mass
 SETTING = "paper kappa=0.05*step"
 MODEL = "tiny-base"
 BASELINE = "other-model"
+SECOND = "third-model"
+UPPER = "another seed"
 NAN = float("nan")
 FLOOR = 1e-4
 SHRUNK = "removed_minus_emerged"
@@ -27,6 +29,11 @@ class FakeMetrics:
     keep: int | None = 32
     heldout: bool = True
     baseline: bool = True
+    several: bool = False  # a second baseline, both pooled, each left out, and the same model with another seed
+    live: bool = False  # probed while training: half of the steps have no checkpoint
+    old: bool = False  # as a run of before there were rules that stop
+    stop: int | None = None  # where the deciding rule says stop
+    stopped: bool = False  # and it did
     unknown: bool = False  # every statistic NaN
     certainty: bool = True  # without: as a run of before there were ranges
     looseness: float = 1.0  # how wide the ranges are
@@ -63,7 +70,7 @@ class FakeMetrics:
                 "high": float(value + spread) if self.rows > 1 else NAN,
                 "null_kind": null[0],
                 "null_mean": null[1],
-                "null_low": null[1] - null[2],
+                "null_low": max(null[1] - null[2], 0.0) if metric == "mass" else null[1] - null[2],
                 "null_high": null[1] + null[2],
                 **more,
             }
@@ -146,13 +153,22 @@ class FakeMetrics:
             self._add(step, "rho", subset, rho, 0.06, null=("sign_flip", 0.2, 0.04), **where)
             if self.baseline:
                 for kind, level in (("mismatched_row", 0.18), ("order_stratified", 0.24)):
-                    shared = 0.3 + 0.15 * (subset == "preserved") if total else NAN
-                    self._add(step, "gamma", subset, shared, 0.05, null=(kind, level, 0.05), baseline=BASELINE, **where)
+                    for name, more in self._baselines().items():
+                        shared = 0.3 + 0.15 * (subset == "preserved") + more * (1 + step / 64) if total else NAN
+                        null = (kind, level, 0.05)
+                        self._add(step, "gamma", subset, shared, 0.05, null=null, baseline=name, **where)
             if rule != "none":
                 for metric in ("sufficiency_ce", "sufficiency_ce_bias"):
                     self._add(step, metric, subset, 0.6, 0.1, null=("empty_set", float(np.log(2)), 0.0), **where)
                 if subset != "all":
                     self._add(step, "contribution", subset, 0.05, 0.02, null=("sign_flip", 0.0, 0.02), **where)
+
+    def _baselines(self) -> dict[str, float]:
+        """What stands in the column `baseline`, and by how much more it shares."""
+        if not self.several:
+            return {BASELINE: 0.0} if self.old else {BASELINE: 0.0, "pooled": 0.0}
+        one, other = f"pooled without {SECOND}", f"pooled without {BASELINE}"
+        return {BASELINE: -0.04, SECOND: 0.08, "pooled": 0.02, one: -0.04, other: 0.08, UPPER: 0.2}
 
     def _certain(self, effects: list[np.ndarray], ranges: list[Ranges]) -> None:
         for step, effect, around in zip(self.steps, effects, ranges, strict=True):

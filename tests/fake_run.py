@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from fake_metrics import BASELINE, FLOOR, MODEL, NAN, SETTING, FakeMetrics
+from fake_metrics import BASELINE, FLOOR, MODEL, NAN, SECOND, SETTING, UPPER, FakeMetrics
 from whatstuck.dynamics.certainty import Ranges
 
 NAMES = ("Mira", "Tom", "Ada", "Levi", "Noor", "Ines", "Oskar", "Yara")
@@ -139,27 +139,37 @@ class FakeRun(FakeMetrics):
     # --- held-out rows, run.json, verdict.json
 
     def _heldout(self, folder: Path) -> None:
-        for step in self.steps:
-            loss = 0.9 + 1.6 * np.exp(-step / 9) + 0.0016 * step
+        losses: dict[tuple[int, str], np.ndarray] = {}
+        for index, step in enumerate(self.steps):
+            loss = 0.9 + 1.6 * np.exp(-step / 9) + 0.006 * step
             accuracy = 0.08 + 0.5 * (1 - np.exp(-step / 14))
             records = [
                 {
-                    "row_id": f"h{index}",
-                    "half": "select" if index % 2 else "confirm",
+                    "row_id": f"h{row}",
+                    "half": "select" if row % 2 else "confirm",
                     "nll": float(loss + 0.2 * self.random.normal()),
                     "tokens": 2,
                     "correct": bool(self.random.random() < accuracy),
                 }
-                for index in range(80)
+                for row in range(80)
             ]
             self._part(folder / "heldout" / f"step-{step:06d}.parquet", pa.Table.from_pylist(records), {})
             for half in ("select", "confirm"):
                 nll = np.array([record["nll"] for record in records if record["half"] == half])
                 correct = np.array([float(record["correct"]) for record in records if record["half"] == half])
+                losses[step, half] = nll
                 self._mean(step, "heldout_loss", half, nll)
+                for other in () if self.old else self.steps[:index]:
+                    change = nll - losses[other, half]
+                    self._mean(step, "heldout_loss_difference", half, change, baseline=f"step {other}")
                 self._mean(step, "heldout_accuracy", half, correct)
 
     def _json(self, folder: Path) -> None:
+        contents = {"run.json": {"format_version": 1, "track": self._track()}, "verdict.json": self._verdict()}
+        for name, content in contents.items():
+            (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+    def _track(self) -> dict[str, Any]:
         track = {
             "settings": {"players": self.players, "mode": "paper", "kappa": 0.05, "whole_target": False},
             "model": {
@@ -169,18 +179,8 @@ class FakeRun(FakeMetrics):
                 "mask_token": "<pad>",
                 "mask_token_id": 0,
             },
-            "baselines": [{"name": BASELINE, "path": "x", "fingerprint": "cd" * 32, "skipped_rows": 2}]
-            if self.baseline
-            else [],
-            "checkpoints": [
-                {
-                    "step": step,
-                    "path": f"/home/me/out/checkpoint-{step}",
-                    "kind": "adapter" if step else "base",
-                    "fingerprint": f"{step:064x}",
-                }
-                for step in self.steps
-            ],
+            "baselines": self._models(),
+            "checkpoints": [self._checkpoint(step) for step in self.steps],
             "data": {"path": "/home/me/rows.jsonl", "sha256": "ef" * 32, "rows": 400, "split": "heldout"},
             "skipped": {"too few words": 3, "longer than the limit": 0},
             "trainer_state": {"eval_loss": [[step, 1 + 1 / (1 + step)] for step in self.steps]} if self.heldout else {},
@@ -191,6 +191,41 @@ class FakeRun(FakeMetrics):
             "started": "2026-01-05T09:30:00+00:00",
             "seconds": 412.7,
         }
+        if self.live:
+            track["epochs"] = [[step, step / 20] for step in self.steps]
+            track["live"] = {
+                "plan": {"players": self.players, "rows": self.rows, "eval_rows": 80, "steps": list(self.steps)},
+                "budget": 0.05,
+                "probe_seconds": 41.2,
+                "training_seconds": 981.0,
+                "share": 0.042,
+                "stopped_at": self.stop if self.stopped else None,
+                "asked_to_stop": self.stopped,
+                "rule": RULE,
+                "log": ["One probe of 20 rows took 5.1 s, so every second step is probed after step 8."],
+                "kept": None if self.keep is None else f"whatstuck-keep-{self.keep}",
+            }
+        return track
+
+    def _models(self) -> list[dict[str, Any]]:
+        names = [BASELINE, SECOND, UPPER] if self.several else [BASELINE] if self.baseline else []
+        models = [{"name": name, "path": "x", "fingerprint": "cd" * 32, "skipped_rows": 2} for name in names]
+        if not self.old:
+            for model in models:
+                model["role"] = "upper bound" if model["name"] == UPPER else "baseline"
+        return models
+
+    def _checkpoint(self, step: int) -> dict[str, Any]:
+        kind = "adapter" if step else "base"
+        saved = not self.live or step in (0, self.keep, self.steps[-1])
+        return {
+            "step": step,
+            "path": f"/home/me/out/checkpoint-{step}" if saved else None,
+            "kind": kind if saved else "live",
+            "fingerprint": f"{step:064x}",
+        }
+
+    def _verdict(self) -> dict[str, Any]:
         keep = self.keep if self.heldout else None
         verdict = {
             "keep_step": keep,
@@ -201,7 +236,7 @@ class FakeRun(FakeMetrics):
             else f"Step {keep} has the lowest held-out loss.",
             "confidence": "low" if keep is None else "medium",
             "signals": {
-                "metric": "heldout_loss",
+                "metric": None if keep is None else "heldout_loss",
                 "indistinguishable_steps": [] if keep is None else [16, 32, 64],
                 "confirm": {},
                 "statements": ["Emerged mass rises between steps 8 and 16; held-out loss still falls there."],
@@ -210,5 +245,27 @@ class FakeRun(FakeMetrics):
                 "before emerged strength rises": {"keep_step": 2, "reason": "Emerged strength rises after step 2."}
             },
         }
-        for name, content in (("run.json", {"format_version": 1, "track": track}), ("verdict.json", verdict)):
-            (folder / name).write_text(json.dumps(content), encoding="utf-8")
+        if not self.old:
+            verdict["rule"], verdict["stop_step"] = RULE if self.heldout else None, self.stop
+            verdict["other_rules"] = {name: self._rule(*about) for name, about in OTHERS.items()}
+        return verdict
+
+    def _rule(self, kind: str, keep: int | None, stop: int | None, reason: str) -> dict[str, Any]:
+        """Of the steps that it names, a run has the nearest."""
+
+        def near(step: int | None) -> int | None:
+            return step if step is None else min(self.steps, key=lambda other: abs(other - step))
+
+        return {"keep_step": near(keep), "stop_step": near(stop), "reason": reason, "kind": kind}
+
+
+RULE = "held-out loss, patience 3"
+OTHERS = {
+    "rho of the emerged": ("ours", 4, 32, "Rho is best at step 4 (0.21) and has been worse for 3 probes since."),
+    "gamma of the emerged": ("ours", 8, None, "Gamma is best at step 8 (0.08) so far."),
+    "emerged mass": ("ours", None, None, "Not known at any step."),
+    "trainer's eval_loss, patience 3": ("evaluation loss", 64, None, "Lowest at step 64 (1.02) so far."),
+    "1 epoch": ("plain", 16, 16, "Step 16 is the first probe after 1 epoch of training."),
+    "last checkpoint": ("plain", 64, None, "It is the latest checkpoint."),
+    "oracle, accuracy": ("hindsight", 32, None, "On the rows that never choose, accuracy is highest at step 32 (0.5)."),
+}

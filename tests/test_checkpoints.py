@@ -20,6 +20,7 @@ from whatstuck.models import (
     find_checkpoints,
     fingerprint,
     template_mismatch,
+    trainer_epochs,
     trainer_metrics,
 )
 
@@ -125,6 +126,14 @@ class TestMetricsAndMismatches:
         assert losses[-1] < 0.5 * losses[0]
         assert [step for step, _ in trainer_metrics(found[:2])["eval_loss"]] == [1, 2]
         assert trainer_metrics([]) == {}
+
+    def test_epochs_of_every_checkpoint_that_tells(self, tiny_run: Path, tmp_path: Path) -> None:
+        found = find_checkpoints([str(tiny_run)])
+        states = {c.step: json.loads((c.path / "trainer_state.json").read_text(encoding="utf-8")) for c in found}
+        assert trainer_epochs(found) == {step: state["epoch"] for step, state in states.items()}
+        folder = shutil.copytree(tiny_run / "checkpoint-1", tmp_path / "checkpoint-1")
+        (folder / "trainer_state.json").unlink()
+        assert trainer_epochs(find_checkpoints([str(folder)])) == {}
 
     def test_timings_and_broken_values_are_left_out(
         self, tiny_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -85,7 +85,7 @@ def test_the_demo_end_to_end_on_a_tiny_model(tiny_base: Path, tmp_path: Path, mo
     monkeypatch.setattr(demo, "MODEL", str(tiny_base))
     monkeypatch.setattr(demo, "STEPS", 4)
     monkeypatch.setattr(demo, "TRAIN_ROWS", 40)
-    monkeypatch.setattr(demo, "TRACK", demo.TRACK | {"players": 4, "rows": 3})
+    monkeypatch.setattr(demo, "PROBE", demo.PROBE | {"players": 4, "rows": 3})
     run = demo.run_demo(tmp_path / "demo")
     assert run.steps == [0, 1, 2, 4]
     assert run.verdict["keep_step"] in run.steps

@@ -171,6 +171,13 @@ CASES = {
     "bf16": FakeRun(dtype="bfloat16"),
     "no ranges": FakeRun(certainty=False),
     "wide ranges": FakeRun(looseness=8.0),
+    "before rules": FakeRun(old=True),
+    "before rules, little known": FakeRun(old=True, steps=(0, 5), heldout=False, baseline=False),
+    "live": FakeRun(live=True, several=True, stop=64),
+    "live, stopped": FakeRun(live=True, stop=64, stopped=True),
+    "live, one step": FakeRun(live=True, steps=(0,), keep=0, rows=1),
+    "live, no held-out rows": FakeRun(live=True, heldout=False, baseline=False),
+    "several baselines, nothing known": FakeRun(several=True, unknown=True),
 }
 
 

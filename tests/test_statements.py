@@ -9,7 +9,7 @@ from whatstuck.dynamics.certain_metrics import SHRUNK
 from whatstuck.dynamics.heldout import SCHEMA
 from whatstuck.dynamics.records import Recorder
 from whatstuck.dynamics.statements import statements
-from whatstuck.dynamics.verdict import decide, record_heldout
+from whatstuck.dynamics.verdict import Training, decide, record_heldout
 
 SETTING = "robust misfit=0.1*step tilt=0.2,0.05"
 Three = tuple[float, float, float]
@@ -101,7 +101,7 @@ def verdict_of(recorder: Recorder, *, heldout: bool) -> dict[str, Any]:
     record_heldout(found, recorder, seed=0)
     recorder.add(0, "scale", "all", (1.0, 1.0, 1.0))
     metrics = recorder.table()
-    return decide(found, {}, metrics, statements(metrics, SETTING), setting=SETTING, seed=0)
+    return decide(Training(found), metrics, statements(metrics, SETTING), setting=SETTING, seed=0)
 
 
 @pytest.mark.parametrize("heldout", [True, False])

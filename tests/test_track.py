@@ -22,6 +22,7 @@ from whatstuck.dynamics.explaining import SCHEMA as INTERACTIONS
 from whatstuck.dynamics.heldout import SCHEMA as HELDOUT
 from whatstuck.dynamics.records import SCHEMA as METRICS
 from whatstuck.dynamics.selecting import SCHEMA as ROWS
+from whatstuck.dynamics.summarizing import summarize
 from whatstuck.runs import RunFolder
 
 SETTINGS: dict[str, Any] = {"players": 5, "rows": 6, "seed": 3}
@@ -161,6 +162,72 @@ def test_naming_only_what_is_new_extends_a_run(
     gamma = [row for row in big.metrics.to_pylist() if row["metric"] == "gamma"]
     assert {row["null_kind"] for row in gamma} == {"mismatched_row", "order_stratified"}
     assert all(0 <= row["value"] <= 1 for row in gamma if not math.isnan(row["value"]))
+
+
+def test_an_upper_bound_is_scored_like_a_baseline_and_is_in_no_pool(
+    tiny_base: Path, tiny_run: Path, tiny_full_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    """An adapter of another step stands in for one of another seed."""
+    out, known, upper = tmp_path / "run", tiny_run / "checkpoint-2", tiny_run / "checkpoint-32"
+    baseline = [str(tiny_full_run / "checkpoint-32")]
+    run = whatstuck.track(
+        tiny_base, known, tiny_heldout, out, baseline=baseline, upper_bound=upper, **SETTINGS | {"rows": 4}
+    )
+    entries = {entry["name"]: entry for entry in run.manifest["track"]["baselines"]}
+    assert entries["another seed"]["role"] == "upper bound"
+    assert entries["another seed"]["path"] == str(upper)
+    assert entries["another seed"]["fingerprint"] != entries["checkpoint-32"]["fingerprint"]
+    assert entries["checkpoint-32"]["role"] == "baseline"
+    gamma = {
+        row["baseline"]: row["value"]
+        for row in run.metrics.to_pylist()
+        if row["metric"] == "gamma" and row["set"] == "all" and row["step"] == 2 and row["threshold_rule"] == "none"
+    }
+    assert set(gamma) == {"another seed", "checkpoint-32", "pooled"}
+    assert gamma["pooled"] == gamma["checkpoint-32"]
+    model = run.manifest["track"]["model"]["name"]
+    assert not np.allclose(values(run, "another seed", 0), values(run, model, 0)), "the adapter was not put on"
+    more = whatstuck.track(tiny_base, tiny_run / "checkpoint-8", tiny_heldout, out, **SETTINGS)
+    assert len(values(more, "another seed", 0)) == 6, "the upper bound was not taken along"
+    with pytest.raises(WhatStuckError, match="has another upper bound"):
+        whatstuck.track(tiny_base, known, tiny_heldout, out, upper_bound=tiny_run / "checkpoint-16", **SETTINGS)
+    with pytest.raises(WhatStuckError, match="is a checkpoint under study"):
+        whatstuck.track(tiny_base, known, tiny_heldout, tmp_path / "x", upper_bound=known, **SETTINGS)
+    with pytest.raises(WhatStuckError, match="is no model: it has neither"):
+        whatstuck.track(tiny_base, known, tiny_heldout, tmp_path / "x", upper_bound=tmp_path / "no", **SETTINGS)
+
+
+def test_rules_are_replayed_over_the_run(run: whatstuck.Run) -> None:
+    rules = run.verdict["other_rules"]
+    assert {rule["kind"] for rule in rules.values()} == {"ours", "evaluation loss", "plain", "hindsight"}
+    assert rules["last checkpoint"]["keep_step"] == 32
+    assert all(rule["keep_step"] in run.steps for rule in rules.values())
+    assert not [name for name in rules if "gamma" in name], "there is no baseline"
+    epochs = dict(run.manifest["track"]["epochs"])
+    assert sorted(epochs) == [1, 2, 4, 8, 16, 32]
+    assert epochs[32] > epochs[1] > 0
+
+
+def test_a_run_whose_steps_were_not_saved_is_not_extended(
+    run: whatstuck.Run, tiny_base: Path, tiny_run: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(run.path, tmp_path / "copy", ignore=shutil.ignore_patterns(".lock"))
+    manifest = json.loads((copied / "run.json").read_text())
+    manifest["track"]["checkpoints"][3] |= {"path": None, "kind": "live"}
+    (copied / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(WhatStuckError, match="written during a training, and step 4 was not saved"):
+        whatstuck.track(tiny_base, tiny_run, tiny_heldout, copied, **SETTINGS)
+
+
+def test_a_run_of_before_there_were_epochs_and_roles_is_read(run: whatstuck.Run, tmp_path: Path) -> None:
+    copied = shutil.copytree(run.path, tmp_path / "copy", ignore=shutil.ignore_patterns(".lock"))
+    manifest = json.loads((copied / "run.json").read_text())
+    del manifest["track"]["epochs"]
+    (copied / "run.json").write_text(json.dumps(manifest))
+    summarize(RunFolder(copied), seed=SETTINGS["seed"])
+    verdict = whatstuck.load_run(copied).verdict
+    assert "1 epoch" not in verdict["other_rules"]
+    assert verdict["keep_step"] == run.verdict["keep_step"]
 
 
 def test_a_checkpoint_that_is_gone_is_missed_only_when_it_is_needed(

@@ -9,7 +9,7 @@ import pytest
 from whatstuck.dynamics.heldout import SCHEMA
 from whatstuck.dynamics.records import Recorder
 from whatstuck.dynamics.statements import statements
-from whatstuck.dynamics.verdict import decide, record_heldout
+from whatstuck.dynamics.verdict import Training, decide, record_heldout
 
 SETTING = "paper kappa=0.05*step"
 
@@ -32,12 +32,14 @@ def verdict_of(
     heldout: dict[int, pa.Table],
     trainer: dict[str, list[tuple[int, float]]] | None = None,
     diverged: tuple[int, ...] = (),
+    saved: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     recorder = Recorder("model", SETTING)
     record_heldout(heldout, recorder, seed=0)
     for step in heldout or (0, 8, 16):
         recorder.add(step, "scale", "all", (1.0, 1.0, 1.0))
-    return decide(heldout, trainer or {}, recorder.table(), [], setting=SETTING, diverged=diverged, seed=0)
+    training = Training(heldout, trainer or {}, saved=saved, diverged=diverged)
+    return decide(training, recorder.table(), [], setting=SETTING, seed=0)
 
 
 def test_a_clear_best_step_is_kept_with_confidence() -> None:
@@ -102,7 +104,7 @@ def test_rows_that_are_only_taken_to_be_held_out_cost_confidence() -> None:
     recorder = Recorder("model", SETTING)
     heldout = {0: losses(5, 1), 4: losses(2, 2)}
     record_heldout(heldout, recorder, seed=0)
-    verdict = decide(heldout, {}, recorder.table(), [], setting=SETTING, assumed=True, seed=0)
+    verdict = decide(Training(heldout, assumed=True), recorder.table(), [], setting=SETTING, seed=0)
     assert (verdict["keep_step"], verdict["confidence"]) == (4, "medium")
     assert "they are taken to be" in verdict["reason"]
 
@@ -112,6 +114,51 @@ def test_rows_are_paired_by_their_id() -> None:
     base = losses(2.0, 2)
     backwards = losses(2.1, 3).slice(0, 56).take(pa.array(range(55, -1, -1)))
     assert verdict_of({4: base, 8: backwards})["signals"]["indistinguishable_steps"] == [4]
+
+
+def test_of_unsaved_steps_none_is_kept_but_a_better_one_is_named() -> None:
+    heldout = {0: losses(5, 1), 4: losses(3, 2), 8: losses(2, 3), 16: losses(4, 4)}
+    verdict = verdict_of(heldout, saved=(0, 4, 16))
+    assert verdict["keep_step"] == 4
+    assert verdict["signals"]["indistinguishable_steps"] == [4]
+    assert "Step 8 was better (1.9, " in verdict["reason"]
+    assert verdict["reason"].startswith("Of the steps that were saved, held-out loss is lowest at step 4")
+    assert "beyond its interval), but no checkpoint of it was saved" in verdict["reason"]
+    assert "No checkpoint of it was saved" in verdict["other_rules"]["oracle, loss"]["reason"]
+    assert verdict_of(heldout, saved=(0,))["keep_step"] == 8, "nothing was saved at all: the best step is named"
+
+
+def test_the_trainers_loss_keeps_saved_steps_only() -> None:
+    verdict = verdict_of({}, {"eval_loss": [(0, 3.0), (8, 1.0), (16, 2.0)]}, saved=(0, 16))
+    assert (verdict["keep_step"], verdict["rule"]) == (16, "trainer's eval_loss")
+    assert "lower at step 8" in verdict["reason"]
+
+
+def test_where_patience_runs_out_training_could_have_stopped() -> None:
+    verdict = verdict_of(
+        {step: losses(mean, step) for step, mean in zip((0, 1, 2, 4, 8, 16), (5, 2, 3, 4, 4, 4), strict=True)}
+    )
+    assert (verdict["keep_step"], verdict["stop_step"], verdict["rule"]) == (1, 8, "held-out loss")
+    assert verdict_of({0: losses(5, 1), 4: losses(2, 2), 16: losses(3, 3)})["stop_step"] is None
+
+
+def test_a_loss_that_falls_again_after_patience_still_counts() -> None:
+    means = (5, 2, 3, 4, 4, 1, 3, 3, 3)
+    verdict = verdict_of({step: losses(mean, step) for step, mean in enumerate(means)})
+    assert (verdict["keep_step"], verdict["stop_step"]) == (5, 8)
+    assert "would have stopped at step 4 and kept step 1; the loss fell again" in verdict["reason"]
+    replayed = verdict["other_rules"]["held-out loss, patience 3"]
+    assert (replayed["keep_step"], replayed["stop_step"], replayed["kind"]) == (1, 4, "evaluation loss")
+
+
+def test_differences_are_recorded_paired_by_row() -> None:
+    recorder = Recorder("model", SETTING)
+    record_heldout({0: losses(2.1, 1), 4: losses(2.0, 2)}, recorder, seed=0)
+    rows = {(row["metric"], row["set"], row["step"]): row for row in recorder.rows}
+    assert rows["heldout_loss", "select", 4]["high"] > rows["heldout_loss", "select", 0]["low"], "unpaired they overlap"
+    difference = rows["heldout_loss_difference", "select", 4]
+    assert difference["baseline"] == "step 0"
+    assert difference["low"] < difference["value"] < difference["high"] < 0
 
 
 def test_without_anything_it_cannot_tell() -> None:

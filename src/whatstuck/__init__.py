@@ -11,12 +11,14 @@ from whatstuck._version import __version__
 from whatstuck.errors import WhatStuckError
 
 if TYPE_CHECKING:
-    from whatstuck.api import track, train
+    from whatstuck import stopping
+    from whatstuck.api import compare, track, train
     from whatstuck.interactions.extraction import Interactions, extract_interactions
     from whatstuck.interactions.game import LanguageModelGame
     from whatstuck.interactions.interop import from_shapiq, to_interaction_values, to_parquet, to_shapiq
     from whatstuck.interactions.sampled import SampledInteractions, fit_interactions
     from whatstuck.interactions.whole_prompt import PromptExplanation, explain_prompt
+    from whatstuck.live import WhatStuckCallback
     from whatstuck.results import Run, load_run
 
 _WHERE = {
@@ -25,6 +27,8 @@ _WHERE = {
     "PromptExplanation": "whatstuck.interactions.whole_prompt",
     "Run": "whatstuck.results",
     "SampledInteractions": "whatstuck.interactions.sampled",
+    "compare": "whatstuck.api",
+    "WhatStuckCallback": "whatstuck.live",
     "explain_prompt": "whatstuck.interactions.whole_prompt",
     "extract_interactions": "whatstuck.interactions.extraction",
     "fit_interactions": "whatstuck.interactions.sampled",
@@ -43,13 +47,16 @@ __all__ = [
     "PromptExplanation",
     "Run",
     "SampledInteractions",
+    "WhatStuckCallback",
     "WhatStuckError",
     "__version__",
+    "compare",
     "explain_prompt",
     "extract_interactions",
     "fit_interactions",
     "from_shapiq",
     "load_run",
+    "stopping",
     "to_interaction_values",
     "to_parquet",
     "to_shapiq",
@@ -59,6 +66,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "stopping":
+        return importlib.import_module("whatstuck.stopping")
     if name not in _WHERE:
         raise AttributeError(f"module 'whatstuck' has no attribute {name!r}")
     return getattr(importlib.import_module(_WHERE[name]), name)

@@ -39,6 +39,32 @@ def track(
     return Run(out)
 
 
+def compare(
+    runs: Sequence[str | Path | Run], out: str | Path = "compare.html", *, text: bool = True, seed: int = 0
+) -> dict[str, Any]:
+    """Show runs side by side: decisions, curves, and what the one kept and the other lost on the rows they share.
+
+    Args:
+        runs: Two or more finished runs, or their folders.
+        out: The page to write.
+        text: Whether the page and the result hold words of rows.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        `page` (the file), `runs`, `settings` and `pairs`, see `whatstuck.dynamics.comparing.compare_runs`.
+
+    Raises:
+        WhatStuckError: With one line that says what is wrong and what to do.
+    """
+    from whatstuck.dynamics.comparing import compare_runs
+    from whatstuck.report.comparison import write_comparison
+
+    given = [runs] if isinstance(runs, str | Path | Run) else runs
+    folders = [run.path if isinstance(run, Run) else Path(run) for run in given]
+    found = compare_runs(folders, seed=seed, text=text)
+    return {"page": str(write_comparison(found, Path(out), text=text)), **found}
+
+
 def train(settings: Mapping[str, Any]) -> Path:
     """Fine-tune with TRL, keeping checkpoints that are dense from the first step.
 

@@ -87,6 +87,15 @@ def train(  # noqa: PLR0913 - one flag each
     labels: LabelsOption = None,
     instruction: InstructionOption = None,
     chat_template: TemplateOption = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder: probe the model while it is trained, and show what happens.")
+    ] = None,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="With --run: end the training when held-out loss says so.")
+    ] = False,
+    probe_budget: Annotated[
+        float | None, typer.Option(help="With --run: share of the time that probing may take. (default: 0.05)")
+    ] = None,
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     json_line: JsonOption = False,
@@ -97,10 +106,11 @@ def train(  # noqa: PLR0913 - one flag each
 
     ```
     whatstuck train --model smollm2 --data train.jsonl --out out --max-steps 200
-    whatstuck train --config sft.yaml
+    whatstuck train --config sft.yaml --run run
     ```
 
-    where sft.yaml holds any of these flags and any field of TRL's SFTConfig:
+    where sft.yaml holds any of these flags, any field of TRL's SFTConfig, and under `probe` any argument of
+    whatstuck.WhatStuckCallback:
 
     ```
     model: smollm2
@@ -122,8 +132,15 @@ def train(  # noqa: PLR0913 - one flag each
         labels=labels,
         instruction=instruction,
         chat_template=chat_template,
+        run=run,
         seed=seed,
     )
+    asked = {"stop": stop or None, "probe_budget": probe_budget}
+    if any(value is not None for value in asked.values()):
+        given["probe"] = {
+            **given.get("probe", {}),
+            **{name: value for name, value in asked.items() if value is not None},
+        }
     from whatstuck.training import plan_training, train_model
 
     if dry_run:
@@ -133,6 +150,13 @@ def train(  # noqa: PLR0913 - one flag each
     result = {"out": str(folder)}
     if (folder / "heldout.jsonl").exists():
         result["heldout"] = str(folder / "heldout.jsonl")
+    if given.get("run") is not None:
+        from whatstuck.results import load_run
+
+        found = load_run(given["run"])
+        if not json_line:
+            _say_verdict(found, json_line=False)
+        result |= {"run": str(found.path), "report": str(found.report), "keep_step": found.verdict["keep_step"]}
     _say(result, json_line=json_line)
 
 
@@ -152,6 +176,9 @@ def track(  # noqa: PLR0913 - one flag each
     rows: Annotated[int | None, typer.Option(help="Rows to probe. (default: 50)")] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="Another model, for generalizability gamma; may be repeated.")
+    ] = None,
+    upper_bound: Annotated[
+        Path | None, typer.Option(help="A checkpoint of the same model trained with another seed, for gamma.")
     ] = None,
     eval_rows: Annotated[
         int | None, typer.Option(help="Held-out rows for loss and exact match. (default: 200)")
@@ -213,6 +240,7 @@ def track(  # noqa: PLR0913 - one flag each
         players=players,
         rows=rows,
         baseline=baseline or None,
+        upper_bound=upper_bound,
         eval_rows=eval_rows,
         split=split,
         columns=_words(columns),
@@ -260,8 +288,44 @@ def report(
     """
     from whatstuck.report import write_report
 
+    if (run / "run.json").exists() and not (run / "verdict.json").exists():
+        from whatstuck.dynamics.summarizing import finish
+        from whatstuck.runs import RunFolder
+
+        finish(RunFolder(run))  # of a training that was killed
     page = write_report(run, text=not no_text)
     _say({"report": str(page)}, json_line=json_line)
+
+
+@verb
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more folders that track, or a training run, wrote.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("compare.html"),
+    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out, for sharing.")] = False,
+    json_line: JsonOption = False,
+) -> None:
+    """Show runs side by side: decisions, curves, and what the one kept and the other lost.
+
+    ```
+    whatstuck compare run-lora run-full --out compare.html
+    ```
+    """
+    from whatstuck.api import compare as compare_runs
+
+    found = compare_runs(runs, out, text=not no_text)
+    if json_line:
+        _say(found, json_line=True)
+        return
+    for run in found["runs"]:
+        keep = run["keep_step"]
+        typer.echo(
+            f"{run['name']}: {'cannot tell what to keep' if keep is None else f'keep step {keep}'}. {run['reason']}"
+        )
+    for pair in found["pairs"]:
+        if pair["obstacle"]:
+            typer.echo(f"{found['runs'][pair['a']]['name']}, {found['runs'][pair['b']]['name']}: {pair['obstacle']}")
+    typer.echo(f"Page: {found['page']}")
 
 
 @verb

@@ -5,13 +5,13 @@ Nothing needs to be configured for the shapes that people train on (`shapes.py`)
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from whatstuck.datasets.rows import SPLITS, Message, Row, row_hash
 from whatstuck.datasets.shapes import Shape, find_shape, parse_record
-from whatstuck.datasets.tables import open_table, read_label_names
+from whatstuck.datasets.tables import Table, open_table, read_label_names
 from whatstuck.errors import WhatStuckError
 from whatstuck.files import whole
 
@@ -67,7 +67,30 @@ def read_rows(
         raise WhatStuckError(f"unknown split {split!r}: use heldout or train")
     if limit is not None and limit < 1:
         raise WhatStuckError(f"limit must be at least 1, got {limit}")
-    table = open_table(path, columns=columns, split=split)
+    return _rows_of(open_table(path, columns=columns, split=split), labels, instruction, split, limit)
+
+
+def rows_from(
+    records: Iterable[Mapping[str, Any]],
+    *,
+    labels: str | Path | None = None,
+    instruction: str | None = None,
+    split: str = "heldout",
+) -> list[Row]:
+    """Rows from records in memory: a list of dicts, or a `datasets.Dataset`; otherwise as `read_rows`.
+
+    Raises:
+        WhatStuckError: If there are none, or one is bad; names the first bad one (counted from 1).
+    """
+    features = getattr(records, "features", None) or {}
+    named = [names for key in ("labels", "label") if (names := getattr(features.get(key), "names", None))]
+    places = ((f"row {index}", record) for index, record in enumerate(records, start=1))
+    return _rows_of(Table("the data", places, named[0] if named else None), labels, instruction, split, None)
+
+
+def _rows_of(
+    table: Table, labels: str | Path | None, instruction: str | None, split: str, limit: int | None
+) -> list[Row]:
     names = table.class_names if labels is None else read_label_names(Path(labels))
     rows: list[Row] = []
     taken: set[str] = set()
@@ -86,7 +109,7 @@ def read_rows(
         if len(rows) == limit:
             break
     if not rows:
-        raise WhatStuckError(f"{path}: there are no rows in it")
+        raise WhatStuckError(f"{table.name}: there are no rows in it")
     return rows
 
 

@@ -21,8 +21,8 @@ from whatstuck.dynamics.categories import Categories, Masses, categorize, common
 from whatstuck.dynamics.certain_metrics import CertainMetrics
 from whatstuck.dynamics.certainty import Ranges
 from whatstuck.dynamics.estimates import Estimates
-from whatstuck.dynamics.gamma import Gamma, shared_fraction
-from whatstuck.dynamics.records import Null, Orders, Recorder
+from whatstuck.dynamics.gamma import Gamma, PooledGamma, pools, shared_fraction
+from whatstuck.dynamics.records import NAN, NO_NULL, Null, Orders, Recorder
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -92,8 +92,18 @@ class Metrics:
         for rule in ("relative", "fixed"):
             self.categories[rule] = categorize(self.effects, self._thresholds(rule, MAIN_TAU))
 
+    def signals(self, index: int, baselines: dict[str, Probe]) -> None:
+        """What stop rules read of one checkpoint: the statistics of `compute` that need no threshold and no order.
+
+        None of them depends on the checkpoints between step 0 and this one, so two probes are enough to have them.
+        """
+        self._ranges(index)
+        self._masses(index, whole=True)
+        self._thresholdless(index)
+        self._gammas(index, baselines, ())
+
     def compute(self, baselines: dict[str, Probe]) -> None:
-        """All statistics, those against each baseline model included."""
+        """All statistics, those against each baseline model and against all of them together included."""
         for index in range(len(self.probes)):
             self._ranges(index)
             self._masses(index)
@@ -101,8 +111,7 @@ class Metrics:
             for rule in ("relative", "fixed"):
                 self._sets(index, rule)
                 self._set_ratios(index, rule)
-            for baseline, other in baselines.items():
-                self._gamma(index, baseline, other)
+            self._gammas(index, baselines, ("relative", "fixed"))
         for tau in TAU_CURVE:
             if tau != MAIN_TAU:
                 self._curve(tau)
@@ -137,23 +146,30 @@ class Metrics:
             self.recorder.add(self.probes[index].step, metric, subset, triple, kind=kind, order=order, **where)
             where.pop("null", None)
 
-    def _masses(self, index: int) -> None:
+    def _masses(self, index: int, *, whole: bool = False) -> None:
+        """Masses, by kind and order or as a `whole`, and how alike the interactions are to those of step 0."""
         now = self.masses[index]
         first = self.effects[0]
         step = self.probes[index].step
-        self._by_order(index, "mass", "all", self.orders.sums(np.abs(self.effects[index])))
-        for subset in CHANGED_SETS:
-
-            def mismatched(pairing: npt.NDArray[np.int64], subset: str = subset) -> float:
-                swapped = masses(first[pairing], self.effects[index])
-                return float(np.abs(getattr(swapped, subset)).sum() / self.rows)
-
-            null = ("mismatched_row", *nulls.mismatched_null(self.rows, mismatched))
-            self._by_order(index, "mass", subset, self.orders.sums(np.abs(getattr(now, subset))), null=null)
+        strangers = nulls.mismatched_masses(first, self.effects[index])
+        for subset in MAIN_SETS:
+            null = ("mismatched_row", *nulls.summary(strangers[subset].mean(1))) if subset in strangers else NO_NULL
+            strength = np.abs(self._mass(index, subset))
+            if whole:
+                self.recorder.add(step, "mass", subset, self.estimates.mean(strength.sum((1, 2))), null=null)
+            else:
+                self._by_order(index, "mass", subset, self.orders.sums(strength), null=null)
+        # paired by row: mass differs more between rows than from what a stranger's base gives
+        chance = strangers["emerged"]
+        excess = np.abs(now.emerged).sum((1, 2)) - (chance.mean(0) if len(chance) else NAN)
+        null = ("mismatched_row", *nulls.summary(chance.mean(1) - chance.mean() if len(chance) else chance))
+        self.recorder.add(step, "mass_excess", "emerged", self.estimates.mean(excess), null=null)
+        self.recorder.add(step, "cosine", "all", self.estimates.cosine(first, self.effects[index]))
+        if whole:
+            return
         gain = common_gain(first, self.effects[index])
         _, low, high = self.estimates.ratio((first * self.effects[index]).sum((1, 2)), (first**2).sum((1, 2)))
         self.recorder.add(step, "gain", "all", (gain, low, high))
-        self.recorder.add(step, "cosine", "all", self.estimates.cosine(first, self.effects[index]))
         scaled = masses(first * gain, self.effects[index])
         previous = masses(self.effects[max(index - 1, 0)], self.effects[index])
         for subset in CHANGED_SETS:
@@ -191,7 +207,7 @@ class Metrics:
         where: dict[str, Any] = {"rule": rule, "tau": MAIN_TAU}
         for subset in SETS:
             members: Bools = getattr(now, subset)
-            null = _count_null(subset, base, now.all, survivors)
+            null = nulls.count_null(subset, base, now.all, survivors) if subset in CHANGED_SETS else None
             counts = self.orders.sums(members.astype(np.float64))
             self._by_order(index, "count", subset, counts, null=null, **where)
             strength = np.where(members, self._strength_of(index, subset), 0.0)
@@ -223,25 +239,28 @@ class Metrics:
                 empty = ("empty_set", nothing, nothing, nothing)
                 self.recorder.add(probe.step, metric, subset, value, null=empty, **where)
 
-    def _gamma(self, index: int, baseline: str, other: Probe) -> None:
-        """Generalizability gamma of each set and of each mass against another model, under both nulls."""
+    def _gammas(self, index: int, baselines: dict[str, Probe], rules: Sequence[str]) -> None:
+        """Generalizability gamma of each mass and of each set, against each other model and against pools of them."""
+        for subset in MAIN_SETS:
+            for rule in ("none", *rules):
+                gammas = {name: self._gamma(index, subset, rule, other) for name, other in baselines.items()}
+                pooled = {name: PooledGamma([gammas[one] for one in some]) for name, some in pools([*gammas]).items()}
+                where: dict[str, Any] = {} if rule == "none" else {"rule": rule, "tau": MAIN_TAU}
+                for name, gamma in (gammas | pooled).items():
+                    value = self.estimates.ratio(gamma.shared, gamma.total)
+                    for null in (gamma.mismatched_rows(), gamma.stratified(self.orders.order, seed=self.seed)):
+                        step = self.probes[index].step
+                        self.recorder.add(step, "gamma", subset, value, baseline=name, null=null, **where)
+
+    def _gamma(self, index: int, subset: str, rule: str, other: Probe) -> Gamma:
         known = ~np.isnan(other.full)
         effects = np.nan_to_num(other.effects)
+        ours = self._strength_of(index, subset)
+        if rule == "none":
+            return Gamma(self._mass(index, subset), effects, known, partial(shared_fraction, ours, known=known))
         salient = np.where(np.abs(effects) > MAIN_TAU * other.scale, np.sign(effects), 0.0)
-        for subset in MAIN_SETS:
-            ours = self._strength_of(index, subset)
-            mass = Gamma(self._mass(index, subset), effects, known, partial(shared_fraction, ours, known=known))
-            forms: list[tuple[Gamma, dict[str, Any]]] = [(mass, {})]
-            for rule in ("relative", "fixed"):
-                members = getattr(self.categories[rule][index], subset)
-                of_set = Gamma(np.where(members, ours, 0.0), salient, known)
-                forms.append((of_set, {"rule": rule, "tau": MAIN_TAU}))
-            for gamma, where in forms:
-                value = self.estimates.ratio(gamma.shared, gamma.total)
-                for null in (gamma.mismatched_rows(), gamma.stratified(self.orders.order, seed=self.seed)):
-                    self.recorder.add(
-                        self.probes[index].step, "gamma", subset, value, baseline=baseline, null=null, **where
-                    )
+        members = getattr(self.categories[rule][index], subset)
+        return Gamma(np.where(members, ours, 0.0), salient, known)
 
     def _curve(self, tau: float) -> None:
         """Counts and strengths along other thresholds."""
@@ -276,17 +295,3 @@ class Metrics:
         for rule in ("relative", "fixed"):
             thresholds = self._thresholds(rule, MAIN_TAU)
             certain.sets(self.categories[rule], thresholds, signs, rule=rule, tau=MAIN_TAU)
-
-
-def _count_null(subset: str, base: Bools, now: Bools, survivors: Bools) -> Null | None:
-    """Counts when the salient set of step 0 belongs to another row."""
-    if subset not in CHANGED_SETS:
-        return None
-
-    def mismatched(pairing: npt.NDArray[np.int64]) -> float:
-        swapped = base[pairing]
-        preserved = swapped & survivors
-        members = {"removed": swapped & ~now, "preserved": preserved, "emerged": now & ~preserved}[subset]
-        return float(members.sum() / len(base))
-
-    return ("mismatched_row", *nulls.mismatched_null(len(base), mismatched))

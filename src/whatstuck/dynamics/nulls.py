@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from whatstuck.dynamics.bootstrap import divide, interval
+from whatstuck.dynamics.categories import masses
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 DRAWS = 200
 MAX_SHIFTS = 20
@@ -71,6 +73,43 @@ def mismatched(rows: int) -> Iterator[npt.NDArray[np.int64]]:
 def mismatched_null(rows: int, statistic: Callable[[npt.NDArray[np.int64]], float]) -> tuple[float, float, float]:
     """Null of a statistic that compares each row with the row it is paired with."""
     return summary(np.array([statistic(pairing) for pairing in mismatched(rows)]))
+
+
+def mismatched_masses(before: Floats, after: Floats) -> dict[str, Floats]:
+    """Masses per row when the interactions at step 0 are those of another row.
+
+    Args:
+        before: Interactions at step 0, `(rows, 2, 2^n)`.
+        after: Interactions now, the same shape.
+
+    Returns:
+        Of removed, preserved and emerged: float64 `(pairings, rows)`.
+    """
+    draws: dict[str, list[Floats]] = {"removed": [], "preserved": [], "emerged": []}
+    for pairing in mismatched(len(before)):
+        swapped = masses(before[pairing], after)
+        for subset, sums in draws.items():
+            sums.append(np.abs(getattr(swapped, subset)).sum((1, 2)))
+    return {subset: np.array(sums).reshape(len(sums), len(before)) for subset, sums in draws.items()}
+
+
+def count_null(subset: str, base: Bools, now: Bools, survivors: Bools) -> tuple[str, float, float, float]:
+    """Null of the number of removed, preserved or emerged ones: salience at step 0 is that of another row.
+
+    Args:
+        subset: `removed`, `preserved` or `emerged`.
+        base: Salient at step 0, `(rows, 2, 2^n)`, as the others.
+        now: Salient now.
+        survivors: Salient at every checkpoint between the two, and now.
+    """
+
+    def statistic(pairing: npt.NDArray[np.int64]) -> float:
+        swapped = base[pairing]
+        preserved = swapped & survivors
+        members = {"removed": swapped & ~now, "preserved": preserved, "emerged": now & ~preserved}[subset]
+        return float(members.sum() / len(base))
+
+    return ("mismatched_row", *mismatched_null(len(base), statistic))
 
 
 def stratified_shuffles(

@@ -15,12 +15,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from whatstuck.datasets import Row, read_rows
+from whatstuck.dynamics.gamma import POOLED, UPPER_BOUND
 from whatstuck.dynamics.selecting import Selection
 from whatstuck.dynamics.settings import TrackSettings
 from whatstuck.errors import WhatStuckError
 from whatstuck.models import (
     Checkpoint,
     base_mismatch,
+    checkpoint_at,
     default_mask_token,
     find_checkpoints,
     fingerprint,
@@ -35,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model to score: the one under study with its checkpoints, or a baseline by itself.
+    """A model to score: the one under study with its checkpoints, a baseline by itself, or the upper bound.
 
     Attributes:
         name: Its short name in the run.
-        path: Its folder.
+        path: Its folder; of the upper bound, that of the untouched model.
         tokenizer: Its tokenizer.
         mask_token_id: Token that stands for a masked word.
         checkpoints: What to score, by step. A path may be gone if nothing of it is missing in the run.
@@ -77,8 +79,9 @@ class Preparation:
         names = self._names([base, *others], [settings.model, *settings.baseline])
         checkpoints, prints = self._checkpoints(base)
         self.subject = _subject(names[0], base, checkpoints, prints, settings.mask_token)
-        self.baselines = self._baselines(names[1:], others)
-        for checkpoint in checkpoints:
+        upper_bound = self._upper_bound()
+        self.baselines = [*self._baselines(names[1:], others), *upper_bound]
+        for checkpoint in (*checkpoints, *(one.checkpoints[0] for one in upper_bound)):
             if checkpoint.path.exists():
                 for mismatch in (base_mismatch(checkpoint, base), template_mismatch(checkpoint, base)):
                     if mismatch is not None:
@@ -104,7 +107,7 @@ class Preparation:
         prints = [fingerprint(model) for model in models]
         if len(set(prints)) < len(prints):
             raise WhatStuckError("a --baseline is given twice, or is the model itself: give other models")
-        known = {entry["fingerprint"]: entry["name"] for entry in self.before.get("baselines", [])}
+        known = {entry["fingerprint"]: entry["name"] for entry in self._known_baselines()}
         if self.before:
             model = self.before["model"]
             known[model["fingerprint"]] = model["name"]
@@ -115,7 +118,7 @@ class Preparation:
                 )
         taken = [known.get(digest) for digest in prints]
         new = [Path(name) for name, old in zip(given, taken, strict=True) if old is None]
-        fresh = iter(model_names(new, taken=set(known.values())))
+        fresh = iter(model_names(new, taken={*known.values(), POOLED}))
         return [next(fresh) if old is None else old for old in taken]
 
     def _checkpoints(self, base: Path) -> tuple[tuple[Checkpoint, ...], dict[int, str]]:
@@ -123,6 +126,11 @@ class Preparation:
         found = {checkpoint.step: checkpoint for checkpoint in find_checkpoints(self.settings.checkpoints)}
         gone: dict[int, str] = {}
         for entry in self.before.get("checkpoints", []):
+            if entry["path"] is None:
+                raise WhatStuckError(
+                    f"{self.run.path} was written during a training, and step {entry['step']} was not saved as a "
+                    "checkpoint: choose another --out"
+                )
             known = Checkpoint(entry["step"], Path(entry["path"]), entry["kind"])
             # the untouched model stays step 0, even if a checkpoint-0 that equals it is named later
             if known.step not in found or known.kind == "base":
@@ -137,12 +145,34 @@ class Preparation:
     def _baselines(self, names: Sequence[str], paths: Sequence[Path]) -> list[Subject]:
         """The baselines given now, and those of the run that are still there."""
         found = dict(zip(names, paths, strict=True))
-        for entry in self.before.get("baselines", []):
+        for entry in self._known_baselines():
             if Path(entry["path"]).exists():
                 found.setdefault(entry["name"], Path(entry["path"]))
         return [
             _subject(name, path, (Checkpoint(0, path, "base"),), {0: fingerprint(path)}) for name, path in found.items()
         ]
+
+    def _known_baselines(self) -> list[Json]:
+        """The other models that the run knows."""
+        return [entry for entry in self.before.get("baselines", []) if entry["name"] != UPPER_BOUND]
+
+    def _upper_bound(self) -> list[Subject]:
+        """The same model, fine-tuned with another seed; the one given now, or that of the run if it is still there."""
+        known = [entry for entry in self.before.get("baselines", []) if entry["name"] == UPPER_BOUND]
+        path = self.settings.upper_bound or next((Path(entry["path"]) for entry in known), None)
+        if path is None or (known and not path.exists()):
+            return []
+        checkpoint = checkpoint_at(path, 0)
+        digest = fingerprint(path)
+        if digest in self.subject.prints.values():
+            raise WhatStuckError(f"--upper-bound {path} is a checkpoint under study: give one of another seed")
+        if known and digest != known[0]["fingerprint"]:
+            raise WhatStuckError(
+                f"{self.run.path} has another upper bound, {known[0]['path']}: leave --upper-bound out, "
+                "or choose another --out"
+            )
+        base = self.subject.path
+        return [_subject(UPPER_BOUND, base, (checkpoint,), {0: digest}, self.settings.mask_token)]
 
     def _read_rows(self) -> list[Row]:
         settings = self.settings

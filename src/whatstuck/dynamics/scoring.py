@@ -6,7 +6,7 @@ share its block, and a run that was extended equals one that was made at once.
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,42 +92,59 @@ class Tables:
         make_game: Callable[[ProbedRow], LanguageModelGame],
         noisy: set[int],
     ) -> None:
-        values, noise = [], []
-        for index, row in rows.items():
-            game = make_game(row)
-            table = game.table()
-            if not np.isfinite(table).all():
-                raise DivergedError(f"step {self.step} gives NaN or infinite log-odds: the training diverged")
-            values.append(torch.from_numpy(table))
-            if index in noisy:
-                difference = _recomputed(game, index) - values[-1]
-                noise.append(difference[~difference.isnan()])
-                self._refuse_broken_cache(game, noise[-1])
-        tensors = {"values": torch.stack(values), "row_index": torch.tensor(list(rows))}
-        if noise:
-            tensors["noise"] = torch.cat(noise)
-        write_tensors(part, tensors, self._identity)
-
-    @staticmethod
-    def _refuse_broken_cache(game: LanguageModelGame, difference: torch.Tensor) -> None:
-        if difference.abs().max() > _WRONG and game.model.dtype == torch.float32:
-            raise WhatStuckError(
-                f"{type(game.model).__name__}: prefix sharing differs from plain forward passes by "
-                f"{float(difference.abs().max()):.2g} log-odds: its cache is not supported yet; please report it"
-            )
+        write_tensors(part, score_rows(rows, make_game, self.step, noisy), self._identity)
 
     def _join(self, blocks: Sequence[Path]) -> None:
         """Join finished blocks with what was there, in row order, and drop them."""
         if blocks:
             files = [read_tensors(path)[0] for path in ([self.path] if self.path.exists() else []) + list(blocks)]
-            index = torch.cat([tensors["row_index"] for tensors in files])
-            order = index.argsort()
-            values = torch.cat([tensors["values"] for tensors in files])
-            noise = torch.cat([tensors["noise"] for tensors in files if "noise" in tensors])
-            metadata = {**self._identity, "noise_floor": float(noise.square().mean().sqrt())}
-            tensors = {"values": values[order], "row_index": index[order], "noise": noise}
-            write_tensors(self.path, tensors, metadata)
+            write_values(self.path, files, self._identity)
         shutil.rmtree(self._blocks, ignore_errors=True)
+
+
+def score_rows(
+    rows: Mapping[int, ProbedRow],
+    make_game: Callable[[ProbedRow], LanguageModelGame],
+    step: int,
+    noisy: Collection[int],
+) -> dict[str, torch.Tensor]:
+    """Value tables of some rows, one by one: `values`, `row_index`, and `noise` where a row is among the noisy ones.
+
+    Raises:
+        DivergedError: If a value is NaN or infinite.
+        WhatStuckError: If prefix sharing gives other values than plain forward passes.
+    """
+    values, noise = [], []
+    for index, row in rows.items():
+        game = make_game(row)
+        table = game.table()
+        if not np.isfinite(table).all():
+            raise DivergedError(f"step {step} gives NaN or infinite log-odds: the training diverged")
+        values.append(torch.from_numpy(table))
+        if index in noisy:
+            difference = _recomputed(game, index) - values[-1]
+            noise.append(difference[~difference.isnan()])
+            _refuse_broken_cache(game, noise[-1])
+    tensors = {"values": torch.stack(values), "row_index": torch.tensor(list(rows))}
+    return {**tensors, "noise": torch.cat(noise)} if noise else tensors
+
+
+def write_values(path: Path, parts: Sequence[Mapping[str, torch.Tensor]], identity: Mapping[str, object]) -> None:
+    """Join what `score_rows` gave into the values file of a step, in row order."""
+    index = torch.cat([tensors["row_index"] for tensors in parts])
+    order = index.argsort()
+    values = torch.cat([tensors["values"] for tensors in parts])
+    noise = torch.cat([tensors["noise"] for tensors in parts if "noise" in tensors])
+    metadata = {**identity, "noise_floor": float(noise.square().mean().sqrt())}
+    write_tensors(path, {"values": values[order], "row_index": index[order], "noise": noise}, metadata)
+
+
+def _refuse_broken_cache(game: LanguageModelGame, difference: torch.Tensor) -> None:
+    if difference.abs().max() > _WRONG and game.model.dtype == torch.float32:
+        raise WhatStuckError(
+            f"{type(game.model).__name__}: prefix sharing differs from plain forward passes by "
+            f"{float(difference.abs().max()):.2g} log-odds: its cache is not supported yet; please report it"
+        )
 
 
 def _recomputed(game: LanguageModelGame, seed: int) -> torch.Tensor:

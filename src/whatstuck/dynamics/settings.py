@@ -11,7 +11,18 @@ from whatstuck.errors import WhatStuckError
 from whatstuck.interactions.extraction import DEFAULT_TILT
 
 # What may change between two calls on one run: where things are, how much of them, and how they are computed.
-_FREE = {"model", "checkpoints", "data", "out", "rows", "baseline", "eval_rows", "device", "memory_limit_gb"}
+_FREE = {
+    "model",
+    "checkpoints",
+    "data",
+    "out",
+    "rows",
+    "baseline",
+    "upper_bound",
+    "eval_rows",
+    "device",
+    "memory_limit_gb",
+}
 
 
 class TrackSettings(BaseModel):
@@ -25,6 +36,7 @@ class TrackSettings(BaseModel):
         players: Words per prompt that are masked; 2^players forward passes per row and checkpoint.
         rows: Rows to probe.
         baseline: Other models, for gamma.
+        upper_bound: A checkpoint of the same model, fine-tuned with another seed: what gamma could reach at best.
         eval_rows: Held-out rows scored for loss and exact match.
         split: `heldout`, `train`, or `auto`: training rows where the file is the one that was trained on.
         columns: Names of the columns of a table without a header.
@@ -54,6 +66,7 @@ class TrackSettings(BaseModel):
     players: int = Field(default=8, ge=2, le=16)
     rows: int = Field(default=50, ge=1)
     baseline: list[str] = []
+    upper_bound: Path | None = None
     eval_rows: int = Field(default=200, ge=0)
     split: Literal["auto", "heldout", "train"] = "auto"
     columns: list[str] | None = None

@@ -14,7 +14,7 @@ from whatstuck.dynamics.metrics import MAIN_TAU, Metrics
 from whatstuck.dynamics.probing import effects_of, read_probe
 from whatstuck.dynamics.records import Recorder
 from whatstuck.dynamics.statements import statements
-from whatstuck.dynamics.verdict import decide, record_heldout
+from whatstuck.dynamics.verdict import Training, decide, record_heldout
 from whatstuck.report import write_report
 from whatstuck.runs import (
     Json,
@@ -45,19 +45,27 @@ def summarize(run: RunFolder, *, seed: int) -> None:
         heldout = {step: read_table(part) for step, part in losses.items() if part.exists()}
         metrics = _metrics(run, section, _parts(run, model, steps), heldout, seed)
         main = _settings(section)[0]
-        verdict = decide(
+        training = Training(
             heldout,
-            {name: [(step, value) for step, value in pairs] for name, pairs in section["trainer_state"].items()},
-            metrics,
-            statements(metrics, main),
-            setting=main,
+            logged={name: [(step, value) for step, value in pairs] for name, pairs in section["trainer_state"].items()},
+            epochs=dict(section.get("epochs", [])),
+            saved=[entry["step"] for entry in section["checkpoints"] if entry["path"] is not None],
             diverged=section["diverged"],
             assumed=section["data"]["assumed"],
-            seed=seed,
+            chosen=section.get("live", {}).get("chosen"),
         )
+        verdict = decide(training, metrics, statements(metrics, main), setting=main, seed=seed)
         write_table(path, metrics, {"inputs": inputs})
         write_json(run.part("verdict.json"), verdict)
     write_report(run.path)
+
+
+def finish(run: RunFolder) -> None:
+    """Summarize a run of a training that ended, or was killed, before it could do so itself; others are left alone."""
+    section = run.manifest().get("track", {})
+    if "live" in section and section["checkpoints"] and not run.part("verdict.json").exists():
+        with run.writing():
+            summarize(run, seed=section["seed"])
 
 
 def _inputs(run: RunFolder, section: Json) -> str:
@@ -68,6 +76,7 @@ def _inputs(run: RunFolder, section: Json) -> str:
         parts += run.part("interactions", name).glob("*.parquet")
     hashes = {str(part.relative_to(run.path)): file_hash(part) for part in parts}
     described = [section[key] for key in ("settings", "seed", "checkpoints", "trainer_state", "diverged")]
+    described.append(section.get("epochs", []))
     return content_hash([__version__, names, described, section["data"]["assumed"], hashes])
 
 

@@ -13,15 +13,16 @@ import pyarrow as pa
 
 from whatstuck.dynamics import heldout as held
 from whatstuck.dynamics.explaining import ValueTables, explain, settings_of
+from whatstuck.dynamics.gamma import UPPER_BOUND
 from whatstuck.dynamics.preparing import Preparation, Subject
 from whatstuck.dynamics.scoring import DivergedError, Tables, scorer
 from whatstuck.dynamics.selecting import ProbedRow
 from whatstuck.dynamics.settings import TrackSettings
 from whatstuck.dynamics.summarizing import summarize
 from whatstuck.errors import WhatStuckError
-from whatstuck.models import Checkpoint, CheckpointedModel, fingerprint, trainer_metrics
+from whatstuck.models import Checkpoint, CheckpointedModel, fingerprint, trainer_epochs, trainer_metrics
 from whatstuck.progress import Task
-from whatstuck.runs import Json, read_table, step_name, versions, write_table
+from whatstuck.runs import Json, RunFolder, read_table, step_name, versions, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Tracking:
 
     def __init__(self, settings: TrackSettings) -> None:
         self.settings = settings
+        if "live" in RunFolder(settings.out).manifest().get("track", {}):
+            raise WhatStuckError(f"{settings.out} was made in a training, by its callback: choose another --out")
         self.prepared = Preparation(settings)
         self.run = self.prepared.run
         self.diverged: list[int] = []
@@ -131,7 +134,7 @@ class Tracking:
                 try:
                     tables.score(rows, make_game, task.advance)
                 except DivergedError as error:
-                    if checkpoint.kind == "base":
+                    if checkpoint.kind == "base" or subject is not self.prepared.subject:
                         raise
                     logger.warning("%s; it is left out", error)
                     self.diverged.append(checkpoint.step)
@@ -182,12 +185,17 @@ class Tracking:
         for baseline in prepared.baselines:
             if self._is_scored(baseline, 0):
                 skipped = self.skipped_by.get(baseline.name, baselines.get(baseline.name, {}).get("skipped_rows", 0))
-                baselines[baseline.name] = _described(baseline) | {"skipped_rows": skipped}
+                role = "upper bound" if baseline.name == UPPER_BOUND else "baseline"
+                only = baseline.checkpoints[0]
+                where = {"path": str(only.path), "fingerprint": baseline.prints[only.step], "role": role}
+                baselines[baseline.name] = _described(baseline) | where | {"skipped_rows": skipped}
         logged: dict[str, dict[int, float]] = {}
         for name, pairs in before.get("trainer_state", {}).items():
             logged[name] = dict(pairs)
-        for name, pairs in trainer_metrics([entry for entry in subject.checkpoints if entry.path.exists()]).items():
+        present = [entry for entry in subject.checkpoints if entry.path.exists()]
+        for name, pairs in trainer_metrics(present).items():
             logged[name] = logged.get(name, {}) | dict(pairs)
+        epochs = dict(before.get("epochs", [])) | trainer_epochs(present)
         grown = len(chosen) > before.get("data", {}).get("probed", 0)
         return {
             "settings": self.settings.fixed(),
@@ -214,6 +222,7 @@ class Tracking:
             },
             "skipped": dict(prepared.selection.skipped) if grown else before.get("skipped", {}),
             "trainer_state": {name: sorted([step, value] for step, value in logged[name].items()) for name in logged},
+            "epochs": sorted([step, epoch] for step, epoch in epochs.items()),
             "warnings": list(dict.fromkeys([*before.get("warnings", []), *prepared.warnings])),
             "versions": versions(),
             "dtype": self.settings.dtype,

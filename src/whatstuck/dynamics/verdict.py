@@ -3,9 +3,13 @@
 The rule is plain: where held-out rows were scored, keep the step of lowest loss, and name the steps that cannot be
 told apart from it. Interaction signals stand beside it and decide nothing yet: on the first real run, "keep
 the last step before new interactions emerge" would have kept an accuracy of 0.06 and thrown 0.47 away.
+
+A finished run is looked at as a whole: a loss that falls again after patience has run out still counts. What each
+rule would have done in the training itself is replayed and stands beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whatstuck.dynamics.bootstrap import RowBootstrap
-from whatstuck.dynamics.metrics import MAIN_TAU
 from whatstuck.dynamics.records import Recorder
+from whatstuck.stopping.decisions import Rule
+from whatstuck.stopping.history import DIFFERENCE, POOLED, TRAINER, History
+from whatstuck.stopping.plain import LossPatience
+from whatstuck.stopping.replay import default_rules, replay
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,7 +31,11 @@ MIN_ROWS = 8
 
 
 def record_heldout(tables: Mapping[int, pa.Table], recorder: Recorder, *, seed: int) -> None:
-    """Record held-out loss and accuracy per step, for each half of the rows."""
+    """Record held-out loss and accuracy per step for each half of the rows, and differences of the losses that choose.
+
+    A difference is paired by row: intervals of single steps are as wide as rows differ from each other, and would
+    hide what a comparison of the same rows shows.
+    """
     for step, table in tables.items():
         for half in ("select", "confirm"):
             rows = table.filter(pc.equal(table["half"], half))
@@ -34,41 +45,70 @@ def record_heldout(tables: Mapping[int, pa.Table], recorder: Recorder, *, seed: 
                     values = rows[column].cast(pa.float64()).to_numpy()[:, None]
                     value, low, high = bootstrap.ratio(values)
                     recorder.add(step, metric, half, (value[0], low[0], high[0]))
+    steps, losses = _paired_losses(tables)
+    if losses.size:
+        bootstrap = RowBootstrap(losses.shape[1], seed=seed)
+        for index, step in enumerate(steps[1:], start=1):
+            columns = bootstrap.ratio((losses[index] - losses[:index]).T)
+            for other, *triple in zip(steps[:index], *columns, strict=True):
+                value, low, high = triple
+                recorder.add(step, DIFFERENCE, "select", (value, low, high), baseline=f"step {other}")
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is known of a training beside the metrics of its probes.
+
+    Attributes:
+        heldout: Step to its held-out table; empty where only training rows were probed.
+        logged: Held-out metrics that the trainer logged: name to (step, value) pairs.
+        epochs: Step to epoch, where known.
+        saved: Steps of which there is a checkpoint; None: all. The untouched model is always there.
+        diverged: Steps that were left out because the training diverged there.
+        assumed: Whether the held-out rows are only taken to be held out; that costs confidence.
+        chosen: `rule`, `keep_step`, `stop_step` and `reason` of a rule that the user chose for the training.
+    """
+
+    heldout: Mapping[int, pa.Table]
+    logged: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    epochs: Mapping[int, float] = field(default_factory=dict)
+    saved: Collection[int] | None = None
+    diverged: Sequence[int] = ()
+    assumed: bool = False
+    chosen: Mapping[str, Any] | None = None
+
+    def can_keep(self, step: int) -> bool:
+        """Whether a step may be kept; any may, where nothing was saved at all."""
+        return self.saved is None or step == 0 or step in self.saved or not any(self.saved)
 
 
 def decide(
-    heldout: Mapping[int, pa.Table],
-    trainer_state: Mapping[str, Sequence[tuple[int, float]]],
-    metrics: pa.Table,
-    statements: Sequence[str],
-    *,
-    setting: str,
-    diverged: Sequence[int] = (),
-    assumed: bool = False,
-    seed: int,
+    training: Training, metrics: pa.Table, statements: Sequence[str], *, setting: str, seed: int
 ) -> dict[str, Any]:
     """The verdict of a run, as verdict.json holds it.
 
     Args:
-        heldout: Step to its held-out table; empty where only training rows were probed.
-        trainer_state: Held-out metrics that the trainer logged: name to (step, value) pairs.
+        training: What is known beside the metrics.
         metrics: The run's metrics.
         statements: Sentences about what changed, shown beside the decision.
         setting: The main extraction setting.
-        diverged: Steps that were left out because the training diverged there.
-        assumed: Whether the held-out rows are only taken to be held out; that costs confidence.
         seed: Seed of the bootstrap.
     """
+    history = History.from_metrics(metrics, setting, epochs=training.epochs, trainer=training.logged)
     probed = sorted(set(metrics["step"].to_pylist()))
-    steps, losses = _select_losses(heldout)
-    logged = [(step, loss) for step, loss in trainer_state.get("eval_loss", ()) if step in probed]
+    steps, losses = _paired_losses(training.heldout)
+    everything = training.logged.get("eval_loss", ())
+    logged = [(step, loss) for step, loss in everything if step in probed and training.can_keep(step)]
+    rule: Rule | None = None
     if len(probed) == 1:
         verdict = _cannot_tell(f"Only step {probed[0]} was scored: there is nothing to choose from.")
     elif losses.shape[1] >= MIN_ROWS:
-        verdict = _by_heldout_loss(steps, losses, metrics, seed, last=max([*probed, *diverged]))
+        rule = LossPatience()
+        verdict = _by_heldout_loss(training, steps, losses, metrics, seed, last=max([*probed, *training.diverged]))
     elif logged:
-        verdict = _by_trainer_loss(logged, trainer_state["eval_loss"])
-    elif heldout:
+        rule = LossPatience("eval_loss", TRAINER)
+        verdict = _by_trainer_loss(logged, everything)
+    elif training.heldout:
         verdict = _cannot_tell(
             f"Only {losses.shape[1]} held-out rows may choose the checkpoint; {MIN_ROWS} are needed (half of "
             "--eval-rows may choose, the other half only reports): give more rows."
@@ -78,21 +118,44 @@ def decide(
             "No held-out metric: give --data rows that the training did not see, or train with evaluation on. "
             "Interaction signals alone have not earned the right to choose a checkpoint."
         )
-    if assumed and verdict["signals"]["metric"] == "heldout_loss":
+    if training.assumed and verdict["signals"]["metric"] == "heldout_loss":
         verdict["reason"] += " Nothing says that these rows were held out; they are taken to be."
         verdict["confidence"] = {"high": "medium"}.get(verdict["confidence"], verdict["confidence"])
-    if diverged:
-        listed = ", ".join(map(str, diverged))
-        verdict["reason"] += f" The training diverged at step {listed}: left out."
     verdict["stop_step"] = None
+    if rule is not None:
+        verdict["stop_step"], sentence = _stop(rule, history)
+        verdict["reason"] += sentence
+    if training.chosen is not None:
+        verdict |= training.chosen
+        verdict["decision"] = "cannot tell" if verdict["keep_step"] is None else "keep"
+        verdict["confidence"] = "low"  # no study says how good a rule of the user's own is
+    if training.diverged:
+        listed = ", ".join(map(str, training.diverged))
+        verdict["reason"] += f" The training diverged at step {listed}: left out."
     verdict["signals"]["statements"] = list(statements)
-    verdict["other_rules"] = _other_rules(heldout, logged, metrics, probed, setting)
+    verdict["other_rules"] = _other_rules(history, training)
     return verdict
+
+
+def _stop(rule: Rule, history: History) -> tuple[int | None, str]:
+    """The step at which a rule stops for good, and a sentence if it would have stopped too early before."""
+    best = rule(history).keep_step
+    early = replay(rule, history)
+    if best is None or early.stop_step is None:
+        return None, ""
+    if early.stop_step > best:
+        return early.stop_step, ""
+    later = (step for step in history.steps if step > best and rule(history.until(step)).action == "stop")
+    return next(later, None), (
+        f' In the training itself "{rule.name}" would have stopped at step {early.stop_step} and kept step '
+        f"{early.keep_step}; the loss fell again after that."
+    )
 
 
 def _cannot_tell(reason: str) -> dict[str, Any]:
     return {
         "keep_step": None,
+        "rule": None,
         "decision": "cannot tell",
         "reason": reason,
         "confidence": "low",
@@ -112,6 +175,7 @@ def _by_trainer_loss(logged: Sequence[tuple[int, float]], everything: Sequence[t
         reason += f" It was lower at step {between} ({lower:.3g}), of which there is no checkpoint."
     return {
         "keep_step": step,
+        "rule": "trainer's eval_loss",
         "decision": "keep",
         "reason": reason,
         "confidence": "low",
@@ -119,8 +183,8 @@ def _by_trainer_loss(logged: Sequence[tuple[int, float]], everything: Sequence[t
     }
 
 
-def _select_losses(heldout: Mapping[int, pa.Table]) -> tuple[list[int], Floats]:
-    """Steps, and losses `(steps, rows)` of the half that may choose; steps that diverged are left out."""
+def _paired_losses(heldout: Mapping[int, pa.Table]) -> tuple[list[int], Floats]:
+    """Steps, and losses `(steps, rows)` of the half that may choose, on rows known at all; no steps that diverged."""
     steps, columns = [], []
     for step, table in sorted(heldout.items()):
         chosen = table.filter(pc.equal(table["half"], "select"))
@@ -134,26 +198,35 @@ def _select_losses(heldout: Mapping[int, pa.Table]) -> tuple[list[int], Floats]:
 
 
 def _by_heldout_loss(
-    steps: Sequence[int], losses: Floats, metrics: pa.Table, seed: int, *, last: int
+    training: Training, steps: Sequence[int], losses: Floats, metrics: pa.Table, seed: int, *, last: int
 ) -> dict[str, Any]:
-    best = int(losses.mean(1).argmin())
+    means = losses.mean(1)
+    kept = [index for index, step in enumerate(steps) if training.can_keep(step)]
+    best, lowest = min(kept, key=lambda index: means[index]), int(means.argmin())
     bootstrap = RowBootstrap(losses.shape[1], seed=seed)
-    _, low, _ = bootstrap.ratio((losses - losses[best]).T)  # paired by row
+    _, low, high = bootstrap.ratio((losses - losses[best]).T)  # paired by row
     # equal means tie exactly with the best
-    alike = [step for step, bound in zip(steps, low, strict=True) if not bound > 0]
+    alike = [steps[index] for index in kept if not low[index] > 0]
     keep = steps[best]
     rivals = len(alike) - 1
     confidence = "high" if not rivals else "medium" if rivals < MEDIUM_CONFIDENCE_STEPS else "low"
-    reason = f"Held-out loss is lowest at step {keep} ({losses[best].mean():.3g} nats over {losses.shape[1]} rows)"
+    which = "Held-out loss" if lowest == best else "Of the steps that were saved, held-out loss"
+    reason = f"{which} is lowest at step {keep} ({means[best]:.3g} nats over {losses.shape[1]} rows)"
     if rivals:
         others = ", ".join(str(step) for step in alike if step != keep)
         reason += f"; its interval cannot tell step{'s' if rivals > 1 else ''} {others} apart from it."
     else:
-        reason += ", and every other step is worse beyond its interval."
+        reason += (
+            f", and every other {'step' if len(kept) == len(steps) else 'checkpoint'} is worse beyond its interval."
+        )
+    if lowest != best:
+        sure = "beyond its interval" if high[lowest] < 0 else "within its interval"
+        reason += f" Step {steps[lowest]} was better ({means[lowest]:.3g}, {sure}), but no checkpoint of it was saved."
     if keep == last:
         reason += " It is the last checkpoint: training longer may still help."
     return {
         "keep_step": keep,
+        "rule": "held-out loss",
         "decision": "keep",
         "reason": reason,
         "confidence": confidence,
@@ -177,45 +250,18 @@ def _confirmation(metrics: pa.Table, step: int) -> dict[str, Any]:
     return result
 
 
-def _other_rules(
-    heldout: Mapping[int, pa.Table],
-    logged: Sequence[tuple[int, float]],
-    metrics: pa.Table,
-    probed: Sequence[int],
-    setting: str,
-) -> dict[str, dict[str, Any]]:
-    """What other rules would have kept, for comparison."""
+def _other_rules(history: History, training: Training) -> dict[str, dict[str, Any]]:
+    """What each rule would have done in the training itself; rules without anything to go by are left out."""
     rules: dict[str, dict[str, Any]] = {}
-    accuracy = {}
-    for step, table in sorted(heldout.items()):
-        correct = table.filter(pc.equal(table["half"], "select"))["correct"].to_pylist()
-        if correct:
-            accuracy[step] = sum(correct) / len(correct)
-    if accuracy:
-        best = max(accuracy, key=lambda step: accuracy[step])
-        rules["held-out accuracy"] = {"keep_step": best, "reason": f"highest exact match, {accuracy[best]:.2f}"}
-    if logged:
-        step, loss = min(logged, key=lambda pair: pair[1])
-        rules["trainer's eval_loss"] = {"keep_step": step, "reason": f"lowest of the probed steps, {loss:.3g}"}
-    rules["last checkpoint"] = {"keep_step": probed[-1], "reason": "training ended there"}
-    for rule in ("relative", "fixed"):
-        salient = {
-            row["step"]: row["value"]
-            for row in metrics.filter(
-                (pc.field("metric") == "count")
-                & (pc.field("set") == "all")
-                & (pc.field("kind") == "both")
-                & (pc.field("order") == 0)
-                & (pc.field("threshold_rule") == rule)
-                & (pc.field("setting") == f"{setting} tau={MAIN_TAU:g}")
-                & (pc.field("step") > 0)
-            ).to_pylist()
-        }
-        if salient:
-            fewest = min(salient, key=lambda step: salient[step])
-            rules[f"end of removal, {rule} tau"] = {
-                "keep_step": fewest,
-                "reason": "fewest salient interactions: the paper's advice, read literally; shown, not used",
+    for rule in default_rules(baselines=bool(history.series("gamma", "emerged", POOLED))):
+        would = replay(rule, history)
+        if would.keep_step is not None:
+            unsaved = "" if training.can_keep(would.keep_step) else " No checkpoint of it was saved."
+            rules[rule.name] = {
+                "keep_step": would.keep_step,
+                "stop_step": would.stop_step,
+                "reason": would.reason + unsaved,
+                "kind": rule.kind,
             }
     return rules
 

@@ -3,9 +3,12 @@
 from whatstuck.models.checkpoints import (
     Checkpoint,
     base_mismatch,
+    checkpoint_at,
     find_checkpoints,
     fingerprint,
+    logged_metrics,
     template_mismatch,
+    trainer_epochs,
     trainer_metrics,
 )
 from whatstuck.models.loaded import CheckpointedModel, default_mask_token, load_model, load_tokenizer
@@ -15,12 +18,15 @@ __all__ = [
     "Checkpoint",
     "CheckpointedModel",
     "base_mismatch",
+    "checkpoint_at",
     "default_mask_token",
     "find_checkpoints",
     "fingerprint",
     "load_model",
     "load_tokenizer",
+    "logged_metrics",
     "resolve_model",
     "template_mismatch",
+    "trainer_epochs",
     "trainer_metrics",
 ]

@@ -6,10 +6,10 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.models._files import file_hash, kind_of, read_json, weight_files
@@ -17,6 +17,8 @@ from whatstuck.models._files import file_hash, kind_of, read_json, weight_files
 logger = logging.getLogger(__name__)
 
 _STEP = re.compile(r"checkpoint-(\d+)$")
+OURS = "eval_whatstuck_"
+"""What names of metrics begin with that were logged by our own callback: no news to a later `track`."""
 _NO_METRIC = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "num_tokens")
 
 
@@ -48,15 +50,23 @@ def find_checkpoints(patterns: Sequence[str]) -> list[Checkpoint]:
         if not folders:
             raise WhatStuckError(f"no checkpoint matches {str(pattern)!r}: give folders, or a glob in quotation marks")
         for folder in folders:
-            weight_files(folder)
-            kind: Literal["adapter", "full"] = "adapter" if kind_of(folder) == "adapter" else "full"
-            found = Checkpoint(step=_step(folder), path=folder, kind=kind)
+            found = checkpoint_at(folder, _step(folder))
             other = by_step.setdefault(found.step, found)
             if other.path.resolve() != folder.resolve():
                 raise WhatStuckError(
                     f"{other.path} and {folder} are both step {found.step}: give the checkpoints of one training"
                 )
     return [by_step[step] for step in sorted(by_step)]
+
+
+def checkpoint_at(folder: Path, step: int) -> Checkpoint:
+    """A folder as the checkpoint of a step, whatever its name says.
+
+    Raises:
+        WhatStuckError: If the folder is no whole checkpoint or holds pickles only.
+    """
+    weight_files(folder)
+    return Checkpoint(step, folder, "adapter" if kind_of(folder) == "adapter" else "full")
 
 
 def fingerprint(path: Path) -> str:
@@ -121,13 +131,40 @@ def trainer_metrics(checkpoints: Iterable[Checkpoint]) -> dict[str, list[tuple[i
     """
     states = [c.path / "trainer_state.json" for c in sorted(checkpoints, key=lambda c: c.step)]
     states = [state for state in states if state.is_file()]
+    return logged_metrics(read_json(states[-1]).get("log_history", []), str(states[-1])) if states else {}
+
+
+def trainer_epochs(checkpoints: Iterable[Checkpoint]) -> dict[int, float]:
+    """Step to epoch, for every checkpoint whose trainer_state.json tells it.
+
+    Raises:
+        WhatStuckError: If a file is not readable.
+    """
+    epochs: dict[int, float] = {}
+    for checkpoint in sorted(checkpoints, key=lambda c: c.step):
+        state = checkpoint.path / "trainer_state.json"
+        epoch = read_json(state).get("epoch") if state.is_file() else None
+        if isinstance(epoch, int | float) and math.isfinite(epoch):
+            epochs[checkpoint.step] = float(epoch)
+    return epochs
+
+
+def logged_metrics(history: Iterable[Mapping[str, Any]], source: str) -> dict[str, list[tuple[int, float]]]:
+    """Held-out metrics in a trainer's `log_history`; see `trainer_metrics`.
+
+    Args:
+        history: The entries.
+        source: What to call them in a warning.
+    """
     metrics: dict[str, dict[int, float]] = {}
-    for entry in read_json(states[-1]).get("log_history", []) if states else []:
+    for entry in history:
         for key, value in entry.items():
-            if not key.startswith("eval_") or key.endswith(_NO_METRIC) or not isinstance(value, int | float):
+            if not key.startswith("eval_") or key.startswith(OURS) or key.endswith(_NO_METRIC):
+                continue
+            if not isinstance(value, int | float):
                 continue
             if not math.isfinite(value):
-                logger.warning("%s: %s is %s at step %s and is left out", states[-1], key, value, entry.get("step"))
+                logger.warning("%s: %s is %s at step %s and is left out", source, key, value, entry.get("step"))
                 continue
             metrics.setdefault(key, {})[int(entry["step"])] = float(value)  # the last of two evaluations counts
     return {name: sorted(values.items()) for name, values in sorted(metrics.items())}

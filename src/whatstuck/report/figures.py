@@ -1,4 +1,4 @@
-"""Curves over checkpoints: lines with their intervals, the band of chance, the kept step.
+"""Curves over checkpoints: lines with their intervals, the band of chance, the kept and the stop step.
 
 Every line keeps its colour and the shape of its points throughout the page, so that a figure can be read without
 colour, and every point says its numbers when pointed at.
@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from whatstuck.report.marks import Frame, Mark, draw_marks
 from whatstuck.report.metrics import Stat
 from whatstuck.report.svg import Axis, Point, log_axis, nice_ticks, path, picture, step_axis, tag
 from whatstuck.report.words import measured, number, percent
@@ -21,6 +22,7 @@ INNER = WIDTH - LEFT - RIGHT
 Points = Mapping[Any, Stat]  # by step or by threshold constant: Mapping keeps int and float keys apart
 Scale = Callable[[float], float]
 
+_POINT = 3.9  # half the size of a point
 SHAPES = {"removed": "down", "preserved": "square", "emerged": "up", "sign_changed": "diamond"}
 
 
@@ -33,12 +35,14 @@ class Line:
         style: CSS class, which is also what the point's shape goes by.
         points: Statistic by x.
         band: Whether to draw the interval as an area; else as whiskers.
+        thin: A line that stands beside another one: its interval is said on pointing, not drawn.
     """
 
     label: str
     style: str
     points: Points
     band: bool = True
+    thin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,7 @@ class Figure:
         title: Heading inside the picture.
         text: What the picture shows, for those who do not see it.
         nulls: Bands of chance: (style, statistic by x), the null columns are drawn.
-        marked: x that gets a vertical line, with its label.
-        mark: CSS class of that line: `keep` for the kept step, `note` for anything else.
+        marks: x values that get a vertical line, with their labels.
         shaded: x values whose surroundings are shaded.
         reach: Values that the y axis must reach, such as 0.
     """
@@ -63,15 +66,13 @@ class Figure:
     share: bool = False
     unit: str = ""
     nulls: Sequence[tuple[str, Points]] = ()
-    marked: tuple[float, str] | None = None
-    mark: str = "keep"
+    marks: Sequence[Mark] = ()
     shaded: Sequence[float] = ()
     reach: Sequence[float] = field(default=(0.0,))
 
     def over_steps(self, steps: Sequence[int]) -> Markup:
         """Draw it over checkpoints."""
-        first = [int(self.marked[0])] if self.marked else []
-        return self._draw(step_axis(steps, width=INNER, first=first))
+        return self._draw(step_axis(steps, width=INNER, first=[int(mark.x) for mark in self.marks]))
 
     def over_tau(self, taus: Sequence[float]) -> Markup:
         """Draw it over the constant of the threshold."""
@@ -93,7 +94,7 @@ class Figure:
             _grid(ticks, y_of, share=self.share),
             _steps(axis, x_of),
             *(_null(style, points, x_of, y_of) for style, points in self.nulls),
-            self._mark(x_of),
+            draw_marks(self.marks, x_of, Frame(WIDTH, TOP, HEIGHT - BOTTOM, self.title)),
             *(_line(line, x_of, y_of, unit=self.unit, share=self.share) for line in self.lines),
         )
         return picture(WIDTH, HEIGHT, *inside, name=self.name, title=self.title, text=self.text)
@@ -101,7 +102,8 @@ class Figure:
     def _range(self) -> tuple[float, float]:
         seen = [*self.reach]
         for line in self.lines:
-            seen += [v for s in line.points.values() for v in (s.value, s.low, s.high) if v is not None]
+            drawn = [(s.value,) if line.thin else (s.value, s.low, s.high) for s in line.points.values()]
+            seen += [v for values in drawn for v in values if v is not None]
         for _, points in self.nulls:
             seen += [v for s in points.values() for v in (s.null_low, s.null_high) if v is not None]
         return (min(seen), max(seen)) if seen else (0.0, 1.0)
@@ -120,18 +122,6 @@ class Figure:
                     tag("rect", x=left, y=TOP, width=right - left, height=HEIGHT - TOP - BOTTOM, class_="shade")
                 )
         return Markup("").join(strips)
-
-    def _mark(self, x_of: Scale) -> Markup:
-        if self.marked is None:
-            return Markup("")
-        x, label = x_of(self.marked[0]), self.marked[1]
-        anchor, shift = ("end", -4) if x > WIDTH / 2 else ("start", 4)
-        return tag(
-            "g",
-            tag("line", x1=x, x2=x, y1=TOP - 10, y2=HEIGHT - BOTTOM),
-            tag("text", label, x=x + shift, y=TOP - 3, text_anchor=anchor),
-            class_=f"mark {self.mark}",
-        )
 
 
 def _grid(ticks: Sequence[float], y_of: Scale, *, share: bool) -> Markup:
@@ -176,7 +166,7 @@ def _line(line: Line, x_of: Scale, y_of: Scale, *, unit: str, share: bool) -> Ma
     spread = [
         (x_of(x), y_of(stat.low), y_of(stat.high))
         for x, stat in points
-        if stat.low is not None and stat.high is not None
+        if stat.low is not None and stat.high is not None and not line.thin
     ]
     area, whiskers = Markup(""), Markup("")
     if line.band and len(spread) > 1:
@@ -186,10 +176,11 @@ def _line(line: Line, x_of: Scale, y_of: Scale, *, unit: str, share: bool) -> Ma
             tag("line", x1=x, x2=x, y1=low, y2=high, class_="whisker") for x, low, high in spread
         )
     marks = [
-        _point(SHAPES.get(line.style, "circle"), centre, f"{line.label}, {x:g}: {measured(stat, unit, share=share)}")
+        _point(line, centre, f"{line.label}, {x:g}: {measured(stat, unit, share=share)}")
         for centre, (x, stat) in zip(centres, points, strict=True)
     ]
-    return tag("g", area, whiskers, tag("path", d=path(centres), class_="line"), *marks, class_=f"series {line.style}")
+    style = f"series {line.style} thin" if line.thin else f"series {line.style}"
+    return tag("g", area, whiskers, tag("path", d=path(centres), class_="line"), *marks, class_=style)
 
 
 def _area(known: Sequence[tuple[float, float, float]]) -> str:
@@ -198,15 +189,16 @@ def _area(known: Sequence[tuple[float, float, float]]) -> str:
     return path([*lower, *upper], closed=True)
 
 
-def _point(shape: str, centre: Point, words: str) -> Markup:
+def _point(line: Line, centre: Point, words: str) -> Markup:
     x, y = centre
     said = tag("title", words)
-    if shape == "circle":
-        return tag("circle", said, cx=x, cy=y, r=3.2, class_="point")
-    return tag("path", said, d=outline(shape, centre), class_="point")
+    size = 2.4 if line.thin else _POINT
+    if line.style not in SHAPES:
+        return tag("circle", said, cx=x, cy=y, r=0.8 * size, class_="point")
+    return tag("path", said, d=outline(SHAPES[line.style], centre, size), class_="point")
 
 
-def outline(shape: str, centre: Point, size: float = 3.9) -> str:
+def outline(shape: str, centre: Point, size: float = _POINT) -> str:
     """Path data of a point's shape: `square`, `up`, `down` or `diamond`."""
     x, y = centre
     flat = size * 0.85

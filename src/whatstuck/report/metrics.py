@@ -10,6 +10,7 @@ from typing import Any
 from whatstuck.report.files import read_records
 
 MAIN_TAU = 0.03
+POOLED, WITHOUT = "pooled", "pooled without "  # names in the column `baseline` that are no model's
 
 _TAU = re.compile(r"^(.*?) ?\btau=([0-9.eE+-]+)$")
 _NOISE = " noise-perturbed"
@@ -75,7 +76,14 @@ class Metrics:
         return sorted(found)
 
     def baselines(self) -> list[str]:
-        """The models that gamma was measured against."""
+        """The models that gamma was measured against, each by itself."""
+        return [name for name in self._gammas() if name != POOLED and not name.startswith(WITHOUT)]
+
+    def left_out(self) -> list[str]:
+        """The models without which the pool of baselines was measured again."""
+        return [name.removeprefix(WITHOUT) for name in self._gammas() if name.startswith(WITHOUT)]
+
+    def _gammas(self) -> list[str]:
         return sorted({key[6] for key in self._cells if key[0] == "gamma" and key[6]})
 
 

@@ -78,12 +78,41 @@ class Run:
     @property
     def kept(self) -> int | None:
         """The checkpoint to keep, where the verdict names one."""
-        return _whole(self.verdict.get("keep_step"))
+        return whole_number(self.verdict.get("keep_step"))
 
     @property
     def after(self) -> int:
         """The checkpoint that single prompts are compared at: the kept one, else the last."""
         return _compared(self.kept, self.steps)
+
+    @property
+    def live(self) -> Mapping[str, Any]:
+        """What a run made while training says about that; empty for checkpoints probed afterwards."""
+        return self.track.get("live") or {}
+
+    @property
+    def stopped(self) -> int | None:
+        """The step at which the rule stopped the training itself."""
+        return whole_number(self.live.get("stopped_at"))
+
+    @property
+    def stop(self) -> int | None:
+        """The step at which the deciding rule stopped the training, or would have."""
+        return self.stopped if self.stopped is not None else whole_number(self.verdict.get("stop_step"))
+
+    @property
+    def upper_bounds(self) -> tuple[str, ...]:
+        """Among the models that gamma was measured against: the model itself, trained with another seed."""
+        entries = self.track.get("baselines") or []
+        return tuple(str(entry.get("name")) for entry in entries if entry.get("role") == "upper bound")
+
+    def checkpoint(self, step: int | None) -> Mapping[str, Any]:
+        """What run.json says of a checkpoint; empty where it says nothing."""
+        return next((entry for entry in self.track["checkpoints"] if entry.get("step") == step), {})
+
+    def saved(self, step: int | None) -> bool:
+        """Whether a step has a checkpoint; those probed while training may have none."""
+        return bool(self.checkpoint(step).get("path", "not recorded"))
 
     @property
     def players(self) -> int:
@@ -120,7 +149,7 @@ def read_run(folder: Path) -> Run:
         raise WhatStuckError(f"{folder / 'run.json'} lists no checkpoints: run `whatstuck track` again")
     verdict = read_json(folder / "verdict.json")
     metrics = read_metrics(folder / "metrics.parquet", model)
-    compared = {steps[0], _compared(_whole(verdict.get("keep_step")), steps)}
+    compared = {steps[0], _compared(whole_number(verdict.get("keep_step")), steps)}
     parts = {
         step: _effects(folder / "interactions" / model / f"step-{step:06d}.parquet", metrics.setting)
         for step in sorted(compared)
@@ -143,7 +172,8 @@ def _compared(kept: int | None, steps: tuple[int, ...]) -> int:
     return kept if kept in steps[1:] else steps[-1]
 
 
-def _whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
+    """The number where it is a whole one (a step), else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

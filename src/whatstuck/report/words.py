@@ -75,6 +75,18 @@ def measured(stat: Stat | None, unit: str = "", *, share: bool = False) -> str:
     return f"{value} ({show(stat.low).removesuffix(' %')} to {show(stat.high).removesuffix(' %')})"
 
 
+def difference(stat: Stat) -> str:
+    """A difference with its interval; every number says its direction.
+
+    >>> difference(Stat(0.18, -0.02, 0.38))
+    '+0.18 (−0.02 to +0.38)'
+    """
+    value = number(stat.value, signed=True)
+    if stat.low is None or stat.high is None:
+        return f"{value} (no interval)"
+    return f"{value} ({number(stat.low, signed=True)} to {number(stat.high, signed=True)})"
+
+
 def listed(items: Iterable[object], *, last: str = "and") -> str:
     """Items in a sentence.
 
@@ -189,6 +201,12 @@ RHO_WORDS = {
     "below": "cancels more than random signs would",
     "inside": "cancels as random signs would",
     "": "has no null to compare with",
+}
+MASS_WORDS = {
+    "above": "more than beside another row's step 0",
+    "below": "less than beside another row's step 0: something of its own is left",
+    "inside": "no less than beside another row's step 0: nothing of its own is seen to be left",
+    "": "no null to compare with",
 }
 GAMMA_WORDS = {
     "above": "more is shared than by chance",

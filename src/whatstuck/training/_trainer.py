@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
 from whatstuck.errors import WhatStuckError, require
+from whatstuck.live import WhatStuckCallback
 from whatstuck.progress import Task
 from whatstuck.training._data import Prepared
 from whatstuck.training.config import TrainConfig
@@ -30,6 +31,7 @@ def make_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Prepared,
+    probe: WhatStuckCallback | None = None,
 ) -> Any:
     """Build the trainer with its schedule.
 
@@ -39,6 +41,7 @@ def make_trainer(
         model: The untouched model, float32.
         tokenizer: Its tokenizer.
         rows: What to train and evaluate on.
+        probe: What probes the model while it is trained.
 
     Returns:
         An SFTTrainer with a public `save_checkpoint()` and a `progress` whose `close()` ends the bar.
@@ -77,6 +80,8 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to --json
     trainer.progress = _Progress()
     trainer.add_callback(trainer.progress)
+    if probe is not None:  # before the first evaluation, which it adds to
+        probe.attach(trainer)
     trainer.add_callback(
         DenseCheckpoints(trainer, every=config.save_steps, dense=config.dense_checkpoints, save_first=config.use_peft)
     )

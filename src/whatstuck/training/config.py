@@ -54,7 +54,7 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 # What may change between two calls on one output folder. The contents of model and data are compared instead.
-_FREE = {"model", "data", "eval_data", "out"}
+_FREE = {"model", "data", "eval_data", "out", "run", "probe"}
 
 
 class TrainConfig(BaseModel):
@@ -83,6 +83,9 @@ class TrainConfig(BaseModel):
         lora_target_modules: Names of the layers that get one.
         learning_rate: Peak learning rate; by default 1e-4 for LoRA and 2e-5 for all weights.
         seed: Seed of adapter, row order and dropout; `data_seed` changes the row order alone.
+        run: Run folder: probe the model while it is trained, on the held-out rows (see `WhatStuckCallback`).
+        probe: Arguments of `WhatStuckCallback`, such as `players`, `rows`, `probe_budget`, `stop`, `baseline`. Where
+            checkpoints are saved is where it is probed.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -108,6 +111,8 @@ class TrainConfig(BaseModel):
     lora_target_modules: str | list[str] = "all-linear"
     learning_rate: float | None = Field(default=None, gt=0)
     seed: int = Field(default=0, ge=0)
+    run: Path | None = None
+    probe: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
@@ -115,6 +120,10 @@ class TrainConfig(BaseModel):
             raise ValueError("heldout is a share below 1 or a whole number of rows")
         if self.heldout is not None and self.eval_data is not None:
             raise ValueError("give heldout or eval_data, not both")
+        if self.probe and self.run is None:
+            raise ValueError("probe needs a run folder: give run, too")
+        if self.run is not None and self.heldout == 0:
+            raise ValueError("a training without held-out rows cannot be probed: leave heldout=0 or run out")
         return self
 
     @classmethod

@@ -11,32 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-
-def dense_steps(max_steps: int, every: int, *, dense: bool = True) -> list[int]:
-    """Steps at which a checkpoint is saved.
-
-    Args:
-        max_steps: Number of optimizer steps of the training.
-        every: Save every so many steps.
-        dense: Also save step 0 (the untouched model) and the powers of two.
-
-    Returns:
-        The steps, ascending; the last one is `max_steps`.
-
-    Raises:
-        ValueError: If `max_steps` or `every` is below 1.
-
-    >>> dense_steps(100, 50)
-    [0, 1, 2, 4, 8, 16, 32, 50, 64, 100]
-    >>> dense_steps(100, 50, dense=False)
-    [50, 100]
-    """
-    if max_steps < 1 or every < 1:
-        raise ValueError(f"max_steps and every must be at least 1, got {max_steps} and {every}")
-    steps = {*range(every, max_steps + 1, every), max_steps}
-    if dense:
-        steps |= {0, *(1 << power for power in range(max_steps.bit_length()))}
-    return sorted(steps)
+from whatstuck.live.schedule import dense_steps
 
 
 def total_steps(arguments: Any, rows: int) -> int:

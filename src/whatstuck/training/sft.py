@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -21,13 +21,16 @@ import torch
 from transformers import AutoConfig
 
 from whatstuck.datasets import write_rows
+from whatstuck.dynamics.summarizing import finish
 from whatstuck.errors import WhatStuckError
+from whatstuck.live import WhatStuckCallback
+from whatstuck.live.schedule import dense_steps
 from whatstuck.models import fingerprint, load_model, load_tokenizer, resolve_model
 from whatstuck.runs import RunFolder, file_hash, versions, write_json
 from whatstuck.training import _trainer
 from whatstuck.training._data import Prepared, prepare
 from whatstuck.training.config import TrainConfig
-from whatstuck.training.schedule import dense_steps, total_steps
+from whatstuck.training.schedule import total_steps
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ def train_model(config: TrainConfig | Mapping[str, Any]) -> Path:
         record = _read_record(settings.out)
         _refuse_changes(settings.out, record, identity)
         if record.get("finished"):
+            _finish_probing(settings)
             logger.info("%s is finished; nothing to do", settings.out)
             return settings.out
         _run(settings, base, {**identity, "started": record.get("started"), "seconds": record.get("seconds", 0.0)})
@@ -129,7 +133,8 @@ def _run(settings: TrainConfig, base: Path, record: Json) -> None:
     record |= _account(settings, arguments, rows)
     record["started"] = record["started"] or datetime.now(UTC).isoformat(timespec="seconds")
     write_json(out / RECORD, record)
-    trainer = _trainer.make_trainer(settings, arguments, load_model(base), tokenizer, rows)
+    probe = None if settings.run is None else _probe(settings, base, record["checkpoints"])
+    trainer = _trainer.make_trainer(settings, arguments, load_model(base), tokenizer, rows, probe)
     logger.info(
         "%s: %d rows, %d held out, %d steps",
         f"training goes on from {resume.name}" if resume else "training",
@@ -146,6 +151,30 @@ def _run(settings: TrainConfig, base: Path, record: Json) -> None:
         write_json(out / RECORD, record)
     write_json(out / RECORD, record | {"finished": True})
     _trainer.forget_resume_files(out)
+
+
+def _probe(settings: TrainConfig, base: Path, steps: Sequence[int]) -> WhatStuckCallback:
+    """The callback that probes where checkpoints are saved; rows, words and seed are those of the training."""
+    ours: dict[str, Any] = {
+        "steps": steps,
+        "model": base,
+        "split": "heldout",
+        "seed": settings.seed,
+        "chat_template": settings.chat_template,
+    }
+    try:
+        return WhatStuckCallback(settings.out / "heldout.jsonl", cast("Path", settings.run), **ours | settings.probe)
+    except TypeError as error:  # a name that the callback sets itself
+        raise WhatStuckError(f"probe: {error}") from error
+
+
+def _finish_probing(settings: TrainConfig) -> None:
+    """Write what a killed process could not write any more."""
+    if settings.run is None:
+        return
+    if not (settings.run / "run.json").exists():
+        raise WhatStuckError(f"{settings.out} is finished, so it cannot be probed any more: use `whatstuck track`")
+    finish(RunFolder(settings.run))
 
 
 # --- one folder, one training

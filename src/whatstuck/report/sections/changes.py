@@ -8,7 +8,8 @@ from markupsafe import Markup
 from whatstuck.report import certainty
 from whatstuck.report.bars import Signed, order_bars, top_of
 from whatstuck.report.figures import Figure, Line
-from whatstuck.report.metrics import Stat
+from whatstuck.report.marks import Mark
+from whatstuck.report.metrics import MAIN_TAU, Stat
 from whatstuck.report.reading import SETS, Run
 from whatstuck.report.words import RULES, larger, listed, mass_changes, measured, number, rules_agree
 
@@ -189,9 +190,9 @@ def _taus(run: Run) -> list[Markup]:
         taus = sorted({tau for line in lines for tau in line.points})
         if len(taus) > 1:
             title = f"Number at step {run.last}, {RULES[rule]}"
-            marked = (0.03, "c = 0.03") if 0.03 in taus else None  # noqa: PLR2004 - the page's main threshold
-            words = _ends(lines, "", marked[0] if marked else taus[0])
-            figure = Figure(f"tau-{rule}", title, words, lines, marked=marked, mark="note", reach=(0.0, top))
+            marks = [Mark(MAIN_TAU, f"c = {MAIN_TAU:g}", "note")] if MAIN_TAU in taus else []
+            words = _ends(lines, "", marks[0].x if marks else taus[0])
+            figure = Figure(f"tau-{rule}", title, words, lines, marks=marks, reach=(0.0, top))
             figures.append(figure.over_tau(taus))
     return figures
 

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from whatstuck.report.figures import Figure, Line
-from whatstuck.report.metrics import Stat
+from whatstuck.report.metrics import POOLED, Stat
 from whatstuck.report.reading import SETS, Run
 from whatstuck.report.words import GAMMA_WORDS, RHO_WORDS, RULES, against_null, measured
 
@@ -23,7 +23,7 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
         "rho": rho.panels("rho"),
         "rho_words": rho.said(RHO_WORDS),
         "rho_table": rho.table(),
-        "gammas": [_gamma(run, index, name) for index, name in enumerate(run.metrics.baselines())],
+        "gammas": [_gamma(run, index, name) for index, name in enumerate(_compared(run))],
         "skipped": [
             (str(baseline.get("name")), baseline["skipped_rows"])
             for baseline in run.track.get("baselines") or []
@@ -34,10 +34,20 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
     }
 
 
+def _compared(run: Run) -> list[str]:
+    """All baselines pooled where there are several, each alone, and last what is no baseline but an upper bound."""
+    alone = [name for name in run.metrics.baselines() if name not in run.upper_bounds]
+    pooled = [POOLED] if len(alone) > 1 and run.metrics.series("gamma", baseline=POOLED) else []
+    return [*pooled, *alone, *(name for name in run.metrics.baselines() if name in run.upper_bounds)]
+
+
 def _gamma(run: Run, index: int, baseline: str) -> dict[str, Any]:
+    heading = "all baselines pooled" if baseline == POOLED else baseline
+    if baseline in run.upper_bounds:
+        heading += ": the same model, trained with another seed; an upper bound, no baseline"
     gamma = _Ratio(run, "gamma", ("mismatched_row", "order_stratified"), baseline)
     return {
-        "baseline": baseline,
+        "heading": heading,
         "panels": gamma.panels(f"gamma-{index}"),
         "words": gamma.said(GAMMA_WORDS),
         "table": gamma.table(),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from whatstuck.report.metrics import MAIN_TAU, Stat
+from whatstuck.report.metrics import MAIN_TAU, Stat, known
 from whatstuck.report.reading import Run
 from whatstuck.report.words import counted, listed, measured, number, percent
 
@@ -49,6 +49,7 @@ GLOSSARY = (
     ),
     ("rho", "|sum of interactions| / sum of |interactions|: 100 % if none cancels another."),
     ("gamma", "share of strength that another model's interactions have too, with the same sign."),
+    ("upper bound", "the same model, fine-tuned with another seed: what gamma can be expected to reach at best."),
     (
         "null",
         "what the same statistic gives when only chance is at work: random signs, or interactions of another row.",
@@ -63,8 +64,11 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
     settings = track.get("settings") or {}
     return {
         "checks": [
-            check for check in (_dtype(run), _gap(run), _single(run), *_noise(run), _rows(run), _skipped(run)) if check
+            check
+            for check in (_dtype(run), _gap(run), _single(run), *_noise(run), _rows(run), _skipped(run), _cost(run))
+            if check
         ],
+        "log": [str(sentence) for sentence in run.live.get("log") or []],
         "warnings": [str(warning) for warning in track.get("warnings") or []],
         "made": _made(run),
         "versions": sorted((track.get("versions") or {}).items()),
@@ -72,8 +76,7 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
             (name, value if isinstance(value, str) else json.dumps(value)) for name, value in settings.items()
         ],
         "checkpoints": [
-            (checkpoint.get("step"), checkpoint.get("kind", ""), str(checkpoint.get("fingerprint", ""))[:12])
-            for checkpoint in track["checkpoints"]
+            (step, _kind(run, step), str(run.checkpoint(step).get("fingerprint") or "")[:12]) for step in run.steps
         ],
         "glossary": GLOSSARY,
     }
@@ -205,11 +208,30 @@ def _skipped(run: Run) -> dict[str, str]:
     return _check("Rows passed over", f"{reasons}.", fine=sum(skipped.values()) <= len(run.rows))
 
 
+def _cost(run: Run) -> dict[str, str] | None:
+    """What probing cost in training time; nothing where the checkpoints were probed afterwards."""
+    live = run.live
+    if not live:
+        return None
+    name, share, budget = "Cost of probing", known(live.get("share")), known(live.get("budget"))
+    if share is None:
+        return _check(name, "Its share of the training time was not measured.", fine=None)
+    sentence = f"Probing while training took {percent(share)} of the training time"
+    spent, trained = known(live.get("probe_seconds")), known(live.get("training_seconds"))
+    if spent is not None and trained is not None:
+        sentence += f" ({number(spent)} s beside {number(trained)} s)"
+    if budget is None:
+        return _check(name, f"{sentence}. No budget was set.", fine=True)
+    within = share <= budget
+    return _check(name, f"{sentence}: {'within' if within else 'above'} the budget of {percent(budget)}.", fine=within)
+
+
 def _made(run: Run) -> list[tuple[str, str]]:
     """How the run was made, in pairs."""
     track = run.track
     model, data = track["model"], track.get("data") or {}
     mask = model.get("mask_token")
+    models = [str(entry.get("name")) for entry in track.get("baselines") or []]
     pairs = [
         ("Model", str(model["name"])),
         ("Masked words become", f"the token {mask!r}" if mask is not None else ""),
@@ -217,12 +239,29 @@ def _made(run: Run) -> list[tuple[str, str]]:
         ("Data", _data(data)),
         ("Extraction", run.metrics.setting),
         ("Other extractions in this run", listed(run.metrics.other_settings)),
-        ("Compared with", listed(str(entry.get("name")) for entry in track.get("baselines") or [])),
+        ("Compared with", listed(name for name in models if name not in run.upper_bounds)),
+        ("Upper bound", listed(run.upper_bounds)),
+        ("Probed while training", _plan(run.live)),
         ("Seed", str(track.get("seed", ""))),
         ("Started", str(track.get("started", ""))),
         ("Took", f"{number(track['seconds'])} s" if isinstance(track.get("seconds"), int | float) else ""),
     ]
     return [(name, value) for name, value in pairs if value]
+
+
+def _plan(live: Mapping[str, Any]) -> str:
+    plan = live.get("plan") or {}
+    counts = (("players", "word"), ("rows", "row"), ("eval_rows", "held-out row"))
+    parts = [counted(plan[key], noun) for key, noun in counts if isinstance(plan.get(key), int)]
+    if plan.get("steps"):
+        parts.append(f"planned at {counted(len(plan['steps']), 'step')}")
+    if live:
+        parts.append("asked to stop the training" if live.get("asked_to_stop") else "not asked to stop the training")
+    return ", ".join(parts)
+
+
+def _kind(run: Run, step: int) -> str:
+    return str(run.checkpoint(step).get("kind") or "") if run.saved(step) else "probed in training, not saved"
 
 
 def _scored(settings: Mapping[str, Any]) -> str:

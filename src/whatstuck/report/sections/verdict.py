@@ -1,13 +1,19 @@
-"""First screen: which checkpoint to keep, why, and the held-out curve that shows it."""
+"""First screen, the decision: which checkpoint to keep, where training stopped or could have, and the curve behind it.
 
-from collections.abc import Mapping
+Under it stand the signals and what other rules would have done, so that nobody has to take the choice on trust.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from whatstuck.report.figures import Figure, Line
+from whatstuck.report.marks import Mark
 from whatstuck.report.metrics import Stat, known
 from whatstuck.report.reading import Run
+from whatstuck.report.rules import deciding_rule, kind_of, rule_table
+from whatstuck.report.signals import choice_of_baseline, panels
 from whatstuck.report.words import counted, listed, measured
 
 LONGEST_NAME = 36
@@ -25,33 +31,39 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
     logged = _trainer(run)
     # without rows of our own, what the trainer logged is the curve that the verdict rests on
     borrowed = [figure for name, figure in logged if name == "eval_loss"] if not measured_here else []
-    checkpoint: dict[str, Any] = next((c for c in run.track["checkpoints"] if c.get("step") == run.kept), {})
+    shown = panels(run, _marks(run, run.steps))
     return {
         "keeps": keeps,
         "headline": _headline(run, keeps=keeps),
-        "folder": _last_part(checkpoint.get("path")) if keeps else "",
+        "stop": _stop(run, keeps=keeps),
+        "folder": _last_part(run.checkpoint(run.kept).get("path")) if keeps else "",
+        "protected": _last_part(run.live.get("kept")) if keeps else "",
+        "unsaved": keeps and not run.saved(run.kept),
+        "kept": run.kept,
         "reason": verdict.get("reason") or "No reason is recorded.",
         "confidence": CONFIDENCE.get(str(verdict.get("confidence")), ""),
-        "stop": _stop(verdict.get("stop_step"), run),
+        "rule": deciding_rule(run),
         "figures_shown": measured_here or borrowed,
         "borrowed": bool(borrowed),
         "close": listed(close),
-        "confirm": _confirm(run) if keeps else [],
-        "confirm_rows": run.heldout_rows.get("confirm"),
         "select_rows": run.heldout_rows.get("select"),
+        "confirm_rows": run.heldout_rows.get("confirm"),
+        "signals": shown,
+        "choice": choice_of_baseline(run) if shown else [],
+        "decides": _decides(run),
+        "rules": rule_table(run),
         "statements": [str(statement) for statement in signals.get("statements") or []],
-        "others": [
-            (name, rule.get("keep_step"), rule.get("reason", ""))
-            for name, rule in (verdict.get("other_rules") or {}).items()
-            if isinstance(rule, dict)
-        ],
         "trainer": [figure for _, figure in logged if figure not in borrowed],
-        "facts": [
-            counted(len(run.steps), "checkpoint"),
-            counted(len(run.rows), "probed row"),
-            f"{counted(run.players, 'word')} per row",
-        ],
+        "facts": _facts(run),
     }
+
+
+def _facts(run: Run) -> list[str]:
+    saved = sum(run.saved(step) for step in run.steps)
+    steps = [counted(len(run.steps), "checkpoint")]
+    if saved < len(run.steps):
+        steps = [f"{counted(len(run.steps), 'step')} probed in training", f"{counted(saved, 'checkpoint')} saved"]
+    return [*steps, counted(len(run.rows), "probed row"), f"{counted(run.players, 'word')} per row"]
 
 
 def _headline(run: Run, *, keeps: bool) -> str:
@@ -60,12 +72,27 @@ def _headline(run: Run, *, keeps: bool) -> str:
     return "Keep the model as it was (step 0)" if run.kept == 0 else f"Keep step {run.kept}"
 
 
-def _stop(stop: object, run: Run) -> str:
-    if not isinstance(stop, int):
-        return ""
-    if stop >= run.last:
-        return "Nothing here says that training should have stopped earlier."
-    return f"Training could have stopped at step {stop}; it went on to step {run.last}."
+def _stop(run: Run, *, keeps: bool) -> str:
+    """Where the training stopped, could have stopped, or that the rule never said so; empty where none was asked."""
+    reached = max([run.last, *(run.track.get("diverged") or [])])
+    if run.stopped is not None:
+        return f"The rule stopped the training at step {run.stopped}."
+    if run.stop is None:
+        asked = keeps and run.verdict.get("rule") and reached > run.before
+        return f"The rule never said stop, up to step {reached}, the last one." if asked else ""
+    if run.stop >= reached:
+        return f"The rule said stop at step {run.stop}, where the training ended."
+    return f"Training could have stopped at step {run.stop}; it went on to step {reached}."
+
+
+def _decides(run: Run) -> str:
+    """Who decides here, and that the signals do not."""
+    rule = deciding_rule(run) if run.kept is not None else ""
+    if kind_of(run, rule) == "ours":
+        return f"{rule[:1].upper()}{rule[1:]} decides, because this run was told so; no study has earned it that yet."
+    name = rule.split(",", maxsplit=1)[0]
+    who = f"{name[:1].upper()}{name[1:]} decides" if name else "Nothing decides here"
+    return f"{who}; the signals are shown and decide nothing until a study has earned them that."
 
 
 def _last_part(path: object) -> str:
@@ -73,7 +100,7 @@ def _last_part(path: object) -> str:
     return str(path or "").replace("\\", "/").rstrip("/").rsplit("/", maxsplit=1)[-1]
 
 
-def _curves(run: Run, close: list[int]) -> list[Markup]:
+def _curves(run: Run, close: Sequence[int]) -> list[Markup]:
     figures = []
     for metric, title, unit, share in (
         ("heldout_loss", "Held-out loss, nats per token", "nats", False),
@@ -90,35 +117,28 @@ def _curves(run: Run, close: list[int]) -> list[Markup]:
                 lines=[Line(title, "main", points)],
                 share=share,
                 unit=unit,
-                marked=_mark(run, points),
+                marks=_marks(run, run.steps),
                 shaded=close,
             )
             figures.append(figure.over_steps(run.steps))
     return figures
 
 
-def _mark(run: Run, points: Mapping[int, Stat]) -> tuple[float, str] | None:
-    return (float(run.kept), f"keep {run.kept}") if run.kept is not None and run.kept in points else None
+def _marks(run: Run, steps: Sequence[int]) -> list[Mark]:
+    """The kept and the stop step, where a figure over these steps can show them."""
+    if run.kept is not None and run.kept == run.stop:
+        marks = [Mark(run.kept, f"keep, stop {run.kept}")]
+    else:
+        verb = "stopped" if run.stopped is not None else "stop"
+        pairs = ((run.kept, "keep", "keep"), (run.stop, verb, "stop"))
+        marks = [Mark(step, f"{label} {step}", style) for step, label, style in pairs if step is not None]
+    return [mark for mark in marks if min(steps) <= mark.x <= max(steps)]
 
 
 def _span(points: Mapping[int, Stat], unit: str, *, share: bool) -> str:
     first, last = min(points), max(points)
     begin = measured(points[first], unit, share=share)
     return f"{begin} at step {first}, {measured(points[last], unit, share=share)} at step {last}"
-
-
-def _confirm(run: Run) -> list[tuple[str, str, str]]:
-    """(what, at step 0, at the kept step), measured on the rows that had no say in the choice."""
-    lines = []
-    for metric, name, unit, share in (
-        ("heldout_loss", "Loss", "nats", False),
-        ("heldout_accuracy", "Accuracy", "", True),
-    ):
-        points = run.metrics.series(metric, "confirm")
-        if run.kept in points:
-            before = measured(points.get(run.before), unit, share=share)
-            lines.append((name, before, measured(points[run.kept], unit, share=share)))
-    return lines
 
 
 def _trainer(run: Run) -> list[tuple[str, Markup]]:
@@ -128,13 +148,14 @@ def _trainer(run: Run) -> list[tuple[str, Markup]]:
     for index, (name, pairs) in enumerate(sorted(logged.items())):
         points = {int(step): Stat(float(value)) for step, value in pairs if known(value) is not None}
         if points:
+            steps = sorted(points)
             figure = Figure(
                 name=f"trainer-{index}",
                 title=name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…",
                 text=f"{name}, as the trainer logged it: {_span(points, '', share=False)}.",
                 lines=[Line(name, "main", points)],
-                marked=_mark(run, points) if name == "eval_loss" else None,
+                marks=_marks(run, steps),
                 reach=(0.0,) if min(stat.value or 0.0 for stat in points.values()) >= 0 else (),
             )
-            figures.append((name, figure.over_steps(sorted(points))))
+            figures.append((name, figure.over_steps(steps)))
     return figures

@@ -1,0 +1,1 @@
+"""Training rows, one by one: how each fares while the model learns."""

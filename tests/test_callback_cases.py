@@ -1,0 +1,233 @@
+"""A training that is probed, where something is odd: what is refused, what is said, and that nothing is lost."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import whatstuck
+from live_training import PROBE, make_trainer
+from test_callback import values
+from whatstuck import WhatStuckCallback, WhatStuckError
+from whatstuck.dynamics.summarizing import finish
+from whatstuck.runs import RunFolder
+
+
+def test_another_training_in_the_folder_is_refused_and_nothing_is_lost(
+    live: Any, tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(live[2], folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*.parquet")}
+    probe = WhatStuckCallback(tiny_heldout, folder, steps=[1, 2, 4, 6], **PROBE)
+    trainer = make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], learning_rate=1e-4)
+    with pytest.raises(WhatStuckError, match=r"another training \(learning_rate: 0.003 before, 0.0001 now\)"):
+        trainer.train()
+    assert {path: path.read_bytes() for path in folder.rglob("*.parquet")} == before
+    with pytest.raises(WhatStuckError, match="made in a training"):
+        whatstuck.track(tiny_base, live[3], tiny_heldout, folder)
+
+
+def test_a_diverged_step_is_said_and_an_earlier_one_is_kept(
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    probe = WhatStuckCallback(tiny_heldout, tmp_path / "run", steps=[1, 2, 3, 4, 5, 6], stop=True, **PROBE)
+    trainer = make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], save_strategy="steps", save_steps=1)
+    original = trainer.training_step
+
+    def training_step(*args: Any, **kwargs: Any) -> Any:
+        if trainer.state.global_step == 3:
+            with torch.no_grad():
+                next(p for p in trainer.model.parameters() if p.requires_grad).fill_(torch.nan)
+        return original(*args, **kwargs)
+
+    trainer.training_step = training_step
+    trainer.train()
+    assert trainer.state.global_step == 4
+    run = whatstuck.load_run(tmp_path / "run")
+    assert run.manifest["track"]["diverged"] == [4]
+    assert run.verdict["keep_step"] in {1, 2, 3}
+    assert "diverged at step 4" in run.verdict["reason"]
+    assert "diverged" in run.manifest["track"]["live"]["log"][-2]
+
+
+def test_no_row_that_can_be_probed_ends_it_before_the_first_step(
+    tiny_base: Path, tiny_rows: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short.jsonl"
+    short.write_text(json.dumps({"prompt": "Why?", "completion": "So."}) + "\n", encoding="utf-8")
+    for budget in (None, 0.05):
+        settings = PROBE | {"probe_budget": budget}
+        trainer = make_trainer(
+            tiny_base, tiny_rows, tmp_path / "out", [WhatStuckCallback(short, tmp_path / "run", **settings)]
+        )
+        with pytest.raises(WhatStuckError, match="no row can be probed"):
+            trainer.train()
+        assert trainer.state.global_step == 0
+
+
+def test_training_rows_only_give_no_verdict(tiny_base: Path, tiny_rows: Path, tmp_path: Path) -> None:
+    probe = WhatStuckCallback(tiny_rows, tmp_path / "run", steps=[1, 6], split="train", **PROBE)
+    make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe]).train()
+    run = whatstuck.load_run(tmp_path / "run")
+    assert run.verdict["decision"] == "cannot tell"
+    assert any("training rows" in warning for warning in run.manifest["track"]["warnings"])
+
+
+def test_a_probe_that_fails_does_not_cost_the_training(
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = WhatStuckCallback(tiny_heldout, tmp_path / "run", steps=[1, 2, 4], **PROBE)
+    trainer = make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe])
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    def on_step_begin(*_: Any, **__: Any) -> None:
+        if trainer.state.global_step == 1:
+            monkeypatch.setattr("whatstuck.live.parts.write_values", full)
+
+    monkeypatch.setattr(probe, "on_step_begin", on_step_begin)
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert probe.failure == "no space left on device"
+    run = whatstuck.load_run(tmp_path / "run")
+    assert run.steps == [0, 1]
+    assert any("no space left" in warning for warning in run.manifest["track"]["warnings"])
+
+
+def test_rows_that_are_trained_on_and_another_template_are_noticed(
+    tiny_base: Path, tiny_rows: Path, tmp_path: Path
+) -> None:
+    def warnings(name: str, **settings: Any) -> list[str]:
+        probe = WhatStuckCallback(tiny_rows, tmp_path / name, steps=[1], **PROBE, **settings)
+        make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], max_steps=1).train()
+        found: list[str] = whatstuck.load_run(tmp_path / name).manifest["track"]["warnings"]
+        return found
+
+    assert any("4 of 4 probed rows are trained on" in warning for warning in warnings("seen"))
+    assert any("chat template may differ" in warning for warning in warnings("plain", chat_template="never"))
+
+
+def test_held_out_rows_are_known_to_be_held_out(live: Any) -> None:
+    section = whatstuck.load_run(live[2]).manifest["track"]
+    assert section["data"]["assumed"] is False
+    assert section["warnings"] == []
+
+
+@pytest.mark.parametrize("way", ["records", "dataset"])
+def test_rows_may_be_in_memory(way: str, tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path) -> None:
+    records = [json.loads(line) for line in tiny_heldout.read_text(encoding="utf-8").splitlines()]
+    data: Any = records
+    if way == "dataset":
+        datasets = pytest.importorskip("datasets")
+        data = datasets.Dataset.from_list(records)
+    tables = []
+    for name, rows in (("file", tiny_heldout), (way, data)):
+        probe = WhatStuckCallback(rows, tmp_path / name, steps=[1], **PROBE)
+        make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], max_steps=1).train()
+        assert probe.failure is None
+        tables.append(values(tmp_path / name, 1))
+    assert np.array_equal(*tables)
+
+
+def test_a_baseline_gives_gamma_at_every_probe(
+    tiny_base: Path, tiny_full_run: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    probe = WhatStuckCallback(
+        tiny_heldout, tmp_path / "run", steps=[1, 4], baseline=[str(tiny_full_run / "checkpoint-32")], **PROBE
+    )
+    trainer = make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe])
+    probe.attach(trainer)
+    trainer.train()
+    assert probe.failure is None
+    logged = {entry["step"]: entry for entry in trainer.state.log_history if "eval_whatstuck_gamma_emerged" in entry}
+    assert sorted(logged) == [1, 4]
+    run = whatstuck.load_run(tmp_path / "run")
+    found = [
+        row["value"]
+        for row in run.metrics.to_pylist()
+        if (row["metric"], row["set"], row["step"], row["baseline"], row["threshold_rule"])
+        == ("gamma", "emerged", 4, "pooled", "none")
+    ]
+    assert logged[4]["eval_whatstuck_gamma_emerged"] == pytest.approx(found[0])
+    assert [entry["role"] for entry in run.manifest["track"]["baselines"]] == ["baseline"]
+
+
+def test_a_budget_is_kept_in_the_manifest_and_the_log(
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    probe = WhatStuckCallback(tiny_heldout, tmp_path / "run", probe_budget=0.5, rows=6, players=5)
+    trainer = make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], max_steps=24)
+    trainer.train()
+    assert probe.failure is None
+    live = whatstuck.load_run(tmp_path / "run").manifest["track"]["live"]
+    assert {0, 1, 2, 4, 8, 16, 24} <= set(live["plan"]["steps"])
+    assert live["plan"]["settled"]
+    assert live["plan"]["rows"] <= 6
+    assert len(live["log"]) == 3  # the choice, the late probes, what it took
+    assert whatstuck.load_run(tmp_path / "run").steps == live["plan"]["steps"]
+
+
+def test_no_step_at_all(tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path) -> None:
+    probe = WhatStuckCallback(tiny_heldout, tmp_path / "run", **PROBE)
+    trainer = make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], max_steps=-1, num_train_epochs=0)
+    trainer.train()
+    assert probe.failure is None
+    run = whatstuck.load_run(tmp_path / "run")
+    assert run.steps == [0]
+    assert run.verdict["decision"] == "cannot tell"
+
+
+def test_evaluation_at_every_step_costs_no_probe_more(
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    probe = WhatStuckCallback(tiny_heldout, tmp_path / "run", steps=[2], **PROBE)
+    trainer = make_trainer(
+        tiny_base, tiny_rows, tmp_path / "out", [probe], evaluate_on=tiny_heldout, eval_strategy="steps", eval_steps=1
+    )
+    probe.attach(trainer)
+    trainer.train()
+    run = whatstuck.load_run(tmp_path / "run")
+    assert run.steps == [0, 2]
+    assert [step for step, _ in run.manifest["track"]["trainer_state"]["eval_loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_killed_training_does_not_block_its_folder_and_can_be_shown(live: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(live[2], folder)
+    verdict = (folder / "verdict.json").read_bytes()
+    for name in ("verdict.json", "metrics.parquet", "report.html"):
+        (folder / name).unlink()
+    finish(RunFolder(folder))
+    assert (folder / "verdict.json").read_bytes() == verdict
+    assert (folder / "report.html").exists()
+
+
+def test_a_folder_that_is_being_written_is_refused(
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    with RunFolder(tmp_path / "run").writing():
+        probe = WhatStuckCallback(tiny_heldout, tmp_path / "run", steps=[1], **PROBE)
+        with pytest.raises(WhatStuckError, match="another process is writing"):
+            make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe]).train()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"probe_budget": 0}, "probe_budget is 0"),
+        ({"steps": []}, "steps is"),
+        ({"steps": [1.5]}, "steps is"),
+        ({"device": "cpu"}, "'device' is a setting of `whatstuck track`"),
+        ({"player": 3}, "did you mean players"),
+        ({"players": 1}, "--players"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(WhatStuckError, match=message):
+        WhatStuckCallback(tmp_path / "rows.jsonl", tmp_path / "run", **settings)

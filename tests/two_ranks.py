@@ -1,0 +1,35 @@
+"""Run by torchrun: a training in two processes, probed; each prints what it decided and learned."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from live_training import losses, make_trainer
+from whatstuck import WhatStuckCallback
+
+
+def main(base: str, train: str, heldout: str, folder: str, way: str) -> None:
+    """Train; `way` is `plain` or `probed`."""
+    torch.set_num_threads(1)
+    out = Path(folder)
+    probe = WhatStuckCallback(
+        heldout, out / "run", steps=[1, 2, 4], probe_budget=None, players=4, rows=5, eval_rows=31, seed=3
+    )
+    trainer = make_trainer(
+        Path(base), Path(train), out / "out", [probe] if way == "probed" else [], max_steps=4,
+        per_device_train_batch_size=4, evaluate_on=Path(heldout), eval_strategy="steps", eval_steps=2,
+        ddp_backend="gloo", dropout=0.1,
+    )  # fmt: skip
+    if way == "probed":
+        probe.attach(trainer)
+    trainer.train()
+    rank = trainer.args.process_index
+    found = [entry for entry in trainer.state.log_history if "eval_whatstuck_rho_emerged" in entry]
+    result = {"losses": losses(trainer), "failure": probe.failure, "signals": found, "world": trainer.args.world_size}
+    (out / f"rank-{rank}.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
