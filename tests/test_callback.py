@@ -14,10 +14,6 @@ from live_training import PROBE, losses, make_trainer, weights
 from whatstuck import WhatStuckCallback
 from whatstuck.stopping import Decision, History
 
-# transformers 4, with save_total_limit, where checkpoints are less than a second apart
-pytestmark = pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning")
-
-
 # transformers 5 renamed it
 CHECKPOINTING = (
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"

@@ -47,3 +47,12 @@ def test_two_ranks_share_the_rows_and_train_as_before(
     make_trainer(tiny_base, tiny_rows, tmp_path / "out", [alone], max_steps=1).train()
     tables = (values(folder, 0) for folder in (run.path, tmp_path / "alone"))
     assert np.allclose(*tables, rtol=0, atol=1e-4)  # the same, whoever scored them
+
+
+def test_a_process_that_fails_leaves_no_other_waiting(
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    broken = together(tmp_path / "broken", "broken", tiny_base, tiny_rows, tiny_heldout)
+    assert all("the disk of this machine is full" in rank["failure"] for rank in broken)
+    assert [len(rank["losses"]) for rank in broken] == [4, 4]  # the training went on to its end
+    assert whatstuck.load_run(tmp_path / "broken" / "run").steps == [0, 1]

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 import whatstuck
 from whatstuck import WhatStuckError
+from whatstuck.dynamics import heldout
 from whatstuck.dynamics.explaining import SCHEMA as INTERACTIONS
 from whatstuck.dynamics.heldout import SCHEMA as HELDOUT
 from whatstuck.dynamics.records import SCHEMA as METRICS
@@ -433,3 +434,22 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(
     assert manifests[0] == manifests[1]
     leftovers = [path.name for path in (tmp_path / "run").rglob("*") if path.name.startswith((".tmp", ".step"))]
     assert not leftovers
+
+
+def test_a_checkpoint_that_is_deleted_meanwhile_is_left_out(
+    tiny_base: Path, tiny_run: Path, tiny_heldout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    for step in (2, 8):
+        shutil.copytree(tiny_run / f"checkpoint-{step}", out / f"checkpoint-{step}")
+    evaluate = heldout.evaluate
+
+    def evaluate_and_delete(*arguments: Any) -> Any:
+        shutil.rmtree(out / "checkpoint-2", ignore_errors=True)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(heldout, "evaluate", evaluate_and_delete)
+    run = whatstuck.track(tiny_base, out, tiny_heldout, tmp_path / "run", players=3, rows=2, eval_rows=8)
+    assert run.steps == [0, 8]
+    assert [entry["step"] for entry in run.manifest["track"]["checkpoints"]] == [0, 8]
+    assert run.verdict["other_rules"]["last checkpoint"]["keep_step"] == 8

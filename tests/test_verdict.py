@@ -136,19 +136,26 @@ def test_the_trainers_loss_keeps_saved_steps_only() -> None:
 
 def test_where_patience_runs_out_training_could_have_stopped() -> None:
     verdict = verdict_of(
-        {step: losses(mean, step) for step, mean in zip((0, 1, 2, 4, 8, 16), (5, 2, 3, 4, 4, 4), strict=True)}
+        {step: losses(mean, step) for step, mean in zip((0, 20, 40, 80, 160, 320), (5, 2, 3, 4, 4, 4), strict=True)}
     )
-    assert (verdict["keep_step"], verdict["stop_step"], verdict["rule"]) == (1, 8, "held-out loss")
+    assert (verdict["keep_step"], verdict["stop_step"], verdict["rule"]) == (20, 160, "held-out loss")
     assert verdict_of({0: losses(5, 1), 4: losses(2, 2), 16: losses(3, 3)})["stop_step"] is None
+
+
+def test_early_probes_are_too_dense_to_stop_a_training() -> None:
+    steps = (0, 1, 2, 4, 8, 16, 32, 64, 128)
+    verdict = verdict_of({step: losses(5 + (step > 0) * 0.1, step) for step in steps})
+    assert verdict["stop_step"] == 128  # three probes after step 16, not steps 1, 2 and 4
+    assert verdict["other_rules"]["held-out loss, patience 3"]["stop_step"] == 128
 
 
 def test_a_loss_that_falls_again_after_patience_still_counts() -> None:
     means = (5, 2, 3, 4, 4, 1, 3, 3, 3)
-    verdict = verdict_of({step: losses(mean, step) for step, mean in enumerate(means)})
-    assert (verdict["keep_step"], verdict["stop_step"]) == (5, 8)
-    assert "would have stopped at step 4 and kept step 1; the loss fell again" in verdict["reason"]
+    verdict = verdict_of({20 * step: losses(mean, step) for step, mean in enumerate(means)})
+    assert (verdict["keep_step"], verdict["stop_step"]) == (100, 160)
+    assert "would have stopped at step 80 and kept step 20; the loss fell again" in verdict["reason"]
     replayed = verdict["other_rules"]["held-out loss, patience 3"]
-    assert (replayed["keep_step"], replayed["stop_step"], replayed["kind"]) == (1, 4, "evaluation loss")
+    assert (replayed["keep_step"], replayed["stop_step"], replayed["kind"]) == (20, 80, "evaluation loss")
 
 
 def test_differences_are_recorded_paired_by_row() -> None:

@@ -3,29 +3,40 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from live_training import losses, make_trainer
 from whatstuck import WhatStuckCallback
+from whatstuck.live.prober import Prober
 
 
 def main(base: str, train: str, heldout: str, folder: str, way: str) -> None:
-    """Train; `way` is `plain` or `probed`."""
+    """Train; `way` is `plain`, `probed`, or `broken`: the second process fails at step 2."""
     torch.set_num_threads(1)
     out = Path(folder)
     probe = WhatStuckCallback(
         heldout, out / "run", steps=[1, 2, 4], probe_budget=None, players=4, rows=5, eval_rows=31, seed=3
     )
     trainer = make_trainer(
-        Path(base), Path(train), out / "out", [probe] if way == "probed" else [], max_steps=4,
+        Path(base), Path(train), out / "out", [] if way == "plain" else [probe], max_steps=4,
         per_device_train_batch_size=4, evaluate_on=Path(heldout), eval_strategy="steps", eval_steps=2,
         ddp_backend="gloo", dropout=0.1,
     )  # fmt: skip
-    if way == "probed":
+    if way != "plain":
         probe.attach(trainer)
-    trainer.train()
     rank = trainer.args.process_index
+    if way == "broken" and rank == 1:
+        share = Prober.share
+
+        def failing(self: Prober, model: Any, step: int, *rows: Any) -> Any:
+            if step == 2:
+                raise OSError("the disk of this machine is full")
+            return share(self, model, step, *rows)
+
+        Prober.share = failing  # type: ignore[method-assign]
+    trainer.train()
     found = [entry for entry in trainer.state.log_history if "eval_whatstuck_rho_emerged" in entry]
     result = {"losses": losses(trainer), "failure": probe.failure, "signals": found, "world": trainer.args.world_size}
     (out / f"rank-{rank}.json").write_text(json.dumps(result), encoding="utf-8")

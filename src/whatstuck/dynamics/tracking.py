@@ -20,7 +20,7 @@ from whatstuck.dynamics.selecting import ProbedRow
 from whatstuck.dynamics.settings import TrackSettings
 from whatstuck.dynamics.summarizing import summarize
 from whatstuck.errors import WhatStuckError
-from whatstuck.models import Checkpoint, CheckpointedModel, fingerprint, trainer_epochs, trainer_metrics
+from whatstuck.models import Checkpoint, CheckpointedModel, fingerprint, is_there, trainer_epochs, trainer_metrics
 from whatstuck.progress import Task
 from whatstuck.runs import Json, RunFolder, read_table, step_name, versions, write_table
 
@@ -115,34 +115,51 @@ class Tracking:
             evaluated = held.is_current(losses, heldout, identity)
             if not missing and evaluated:
                 continue
-            if not checkpoint.path.exists():
-                raise WhatStuckError(
-                    f"step {checkpoint.step} must be scored on more rows, but {checkpoint.path} is gone: "
-                    "put it back, or choose another --out"
-                )
+            if not is_there(checkpoint):
+                self._miss(checkpoint, tables, task, len(missing))
+                continue
             self._outdate()
             task.say(f"{subject.name} step {checkpoint.step}")
             model = model or CheckpointedModel(subject.path, device=self.prepared.device, dtype=self.prepared.dtype)
-            with model.at(checkpoint) as scored:
-                make_game = scorer(
-                    scored,
-                    subject.tokenizer,
-                    whole_target=self.settings.whole_target,
-                    mask_token_id=subject.mask_token_id,
-                    memory_limit=int(self.settings.memory_limit_gb * 2**30),
-                )
-                try:
+            try:
+                with model.at(checkpoint) as scored:
+                    make_game = scorer(
+                        scored,
+                        subject.tokenizer,
+                        whole_target=self.settings.whole_target,
+                        mask_token_id=subject.mask_token_id,
+                        memory_limit=int(self.settings.memory_limit_gb * 2**30),
+                    )
                     tables.score(rows, make_game, task.advance)
-                except DivergedError as error:
-                    if checkpoint.kind == "base" or subject is not self.prepared.subject:
-                        raise
-                    logger.warning("%s; it is left out", error)
-                    self.diverged.append(checkpoint.step)
-                    task.advance(len(missing), free=True)
-                    continue
-                if not evaluated:
-                    table = held.evaluate(scored, heldout, subject.mask_token_id)
-                    write_table(losses, table, identity)
+                    if not evaluated:
+                        table = held.evaluate(scored, heldout, subject.mask_token_id)
+                        write_table(losses, table, identity)
+            except DivergedError as error:
+                if checkpoint.kind == "base" or subject is not self.prepared.subject:
+                    raise
+                logger.warning("%s; it is left out", error)
+                self.diverged.append(checkpoint.step)
+                task.advance(len(missing), free=True)
+            except WhatStuckError:
+                if is_there(checkpoint):
+                    raise
+                self._miss(checkpoint, tables, task, len(missing))
+
+    def _miss(self, checkpoint: Checkpoint, tables: Tables, task: Task, rows: int) -> None:
+        """A checkpoint that was there a moment ago is not any more: trainers delete old ones.
+
+        Raises:
+            WhatStuckError: If it is part of the run already, and a row of it would stay unknown.
+        """
+        if tables.path.exists():
+            raise WhatStuckError(
+                f"step {checkpoint.step} must be scored on more rows, but {checkpoint.path} is gone: "
+                "put it back, or choose another --out"
+            )
+        if checkpoint.kind == "base":
+            raise WhatStuckError(f"{checkpoint.path} is gone: put the model back")
+        logger.warning("%s was deleted in the meantime: step %d is left out", checkpoint.path, checkpoint.step)
+        task.advance(rows, free=True)
 
     def _identity(self, subject: Subject, checkpoint: Checkpoint) -> Json:
         return {

@@ -22,7 +22,7 @@ from whatstuck.dynamics.records import Recorder
 from whatstuck.stopping.decisions import Rule
 from whatstuck.stopping.history import DIFFERENCE, POOLED, TRAINER, History
 from whatstuck.stopping.plain import LossPatience
-from whatstuck.stopping.replay import default_rules, replay
+from whatstuck.stopping.replay import LAST_EARLY, default_rules, replay
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,7 +66,8 @@ class Training:
         saved: Steps of which there is a checkpoint; None: all. The untouched model is always there.
         diverged: Steps that were left out because the training diverged there.
         assumed: Whether the held-out rows are only taken to be held out; that costs confidence.
-        chosen: `rule`, `keep_step`, `stop_step` and `reason` of a rule that the user chose for the training.
+        chosen: `rule`, `keep_step`, `stop_step` and `reason` of a rule that the user chose for the training; of another
+            patience on the same loss `stop_step` alone.
     """
 
     heldout: Mapping[int, pa.Table]
@@ -103,10 +104,10 @@ def decide(
     if len(probed) == 1:
         verdict = _cannot_tell(f"Only step {probed[0]} was scored: there is nothing to choose from.")
     elif losses.shape[1] >= MIN_ROWS:
-        rule = LossPatience()
+        rule = LossPatience(after=LAST_EARLY)
         verdict = _by_heldout_loss(training, steps, losses, metrics, seed, last=max([*probed, *training.diverged]))
     elif logged:
-        rule = LossPatience("eval_loss", TRAINER)
+        rule = LossPatience("eval_loss", TRAINER, after=LAST_EARLY)
         verdict = _by_trainer_loss(logged, everything)
     elif training.heldout:
         verdict = _cannot_tell(
@@ -127,8 +128,9 @@ def decide(
         verdict["reason"] += sentence
     if training.chosen is not None:
         verdict |= training.chosen
-        verdict["decision"] = "cannot tell" if verdict["keep_step"] is None else "keep"
-        verdict["confidence"] = "low"  # no study says how good a rule of the user's own is
+        if "keep_step" in training.chosen:
+            verdict["decision"] = "cannot tell" if verdict["keep_step"] is None else "keep"
+            verdict["confidence"] = "low"  # no study says how good a rule of the user's own is
     if training.diverged:
         listed = ", ".join(map(str, training.diverged))
         verdict["reason"] += f" The training diverged at step {listed}: left out."

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from whatstuck.stopping.replay import LAST_EARLY
+
 FLOOR_PLAYERS = 6
 FLOOR_ROWS = 4
 FLOOR_EVAL_ROWS = 32
-EARLY = (0, 1, 2, 4, 8, 16)
+EARLY = (0, 1, 2, 4, 8, LAST_EARLY)
 """The steps within which most of what training removes is gone; always probed."""
 SETTLED_AFTER = 8
 """Training steps that are measured before the late probes are chosen."""

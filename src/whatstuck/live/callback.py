@@ -132,14 +132,15 @@ class WhatStuckCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Put the signals of this step among the trainer's metrics, and decide again: its loss is known now."""
-        session = self._live()
-        if session is None:
-            return
-        if not session.is_probed(state.global_step) and _is_ours(args.metric_for_best_model):
+        session, wanted = self._live(), _is_ours(args.metric_for_best_model)
+        if session is not None and wanted and not session.is_probed(state.global_step):
             self._probe(session, args, state, control, kwargs["model"])
-        if session.is_probed(state.global_step) and session.last is not None:
-            if metrics is not None:
-                metrics.update(session.last[1])
+        if self.session is not None and metrics is not None:
+            # a trainer that is told to look for one of them must find it, even where the model has just diverged:
+            # an old value is never better than itself
+            known = self.session.known if wanted else {}
+            metrics.update(known | self.session.signals_at(state.global_step))
+        if session is not None and session.is_probed(state.global_step):
             self._guarded(lambda: self._decide(session, state, control))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

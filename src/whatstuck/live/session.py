@@ -24,7 +24,7 @@ from whatstuck.live.schedule import saving_steps
 from whatstuck.live.signals import logged_signals
 from whatstuck.models import CheckpointedModel, resolve_model
 from whatstuck.runs import write_table
-from whatstuck.stopping import Decision, History, default_rules, replay
+from whatstuck.stopping import Decision, History, LossPatience, default_rules, replay
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Session:
         self.ranks = begun.ranks
         self.plan = begun.plan
         self.last: tuple[int, dict[str, float]] | None = None  # the last probed step, and its signals
+        self.known: dict[str, float] = {}  # the last signals that are known
         self._begun = begun
         self._signals = begun.signals
         self._probe_seconds: list[float] = []
@@ -57,6 +58,10 @@ class Session:
     def is_probed(self, step: int) -> bool:
         """Whether a step was probed."""
         return self.ranks.first_decides(lambda: step in self.record.steps)
+
+    def signals_at(self, step: int) -> dict[str, float]:
+        """The signals of a step, if it is the last one that was probed."""
+        return self.last[1] if self.last is not None and self.last[0] == step else {}
 
     def probe_base(self, model: nn.Module, log: Sequence[Mapping[str, Any]]) -> None:
         """Probe the untouched model, also where the training goes on from a later step.
@@ -107,7 +112,7 @@ class Session:
                 )
             )
         found = self.ranks.first_decides(lambda: self._note(shares, step, epoch, fingerprint, log))
-        self.last = (step, found)
+        self.last, self.known = (step, found), found or self.known
         seconds = time.monotonic() - start
         self._probe_seconds.append(seconds)
         if self.ranks.first:
@@ -225,8 +230,10 @@ class Session:
         rule = self.settings.rule
         if rule == default_rules()[0]:
             return None
-        saved = self.record.saved | {0}
         found = replay(rule, self._history())
+        if isinstance(rule, LossPatience) and (rule.metric, rule.subset) == ("heldout_loss", "select"):
+            return {"stop_step": found.stop_step}
+        saved = self.record.saved | {0}
         kept = rule(self._history(only=saved if len(saved) > 1 else None))
         return {
             "rule": rule.name,

@@ -69,6 +69,15 @@ def checkpoint_at(folder: Path, step: int) -> Checkpoint:
     return Checkpoint(step, folder, "adapter" if kind_of(folder) == "adapter" else "full")
 
 
+def is_there(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint can (still) be loaded, as far as its files tell."""
+    try:
+        weight_files(checkpoint.path)
+    except WhatStuckError:
+        return False
+    return True
+
+
 def fingerprint(path: Path) -> str:
     """Content hash (32 hex digits) of the weights and the configuration of a model or adapter, or of one file.
 

@@ -23,12 +23,15 @@ class LossPatience:
         subset: `select`, the rows that may choose.
         patience: Probes.
         min_delta: Nats.
+        after: Only probes after this step count. A training is probed densely at first, and during warmup no loss
+            falls: three probes without a gain may be the steps 1, 2 and 4.
     """
 
     metric: str = "heldout_loss"
     subset: str = "select"
     patience: int = 3
     min_delta: float = 0.0
+    after: int = 0
 
     @property
     def name(self) -> str:
@@ -44,7 +47,7 @@ class LossPatience:
     def __call__(self, history: History) -> Decision:
         """Decide at the last step of the history."""
         values, words = self.losses(history)
-        return _patience(history, values, words, patience=self.patience, min_delta=self.min_delta)
+        return _patience(history, values, words, patience=self.patience, min_delta=self.min_delta, after=self.after)
 
     def losses(self, history: History) -> tuple[dict[int, Signal], str]:
         """The losses that are looked at, by step, and what to call them."""
@@ -61,10 +64,12 @@ class AccuracyPatience:
     Args:
         subset: `select`, the rows that may choose.
         patience: Probes.
+        after: Only probes after this step count.
     """
 
     subset: str = "select"
     patience: int = 3
+    after: int = 0
 
     @property
     def name(self) -> str:
@@ -79,7 +84,7 @@ class AccuracyPatience:
     def __call__(self, history: History) -> Decision:
         """Decide at the last step of the history."""
         values = history.series("heldout_accuracy", self.subset)
-        return _patience(history, values, "Held-out accuracy", patience=self.patience, sign=1)
+        return _patience(history, values, "Held-out accuracy", patience=self.patience, after=self.after, sign=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +207,7 @@ def _patience(
     *,
     patience: int | None,
     min_delta: float = 0.0,
+    after: int = 0,
     sign: int = -1,
 ) -> Decision:
     """Patience on plain values; of equal ones the earliest is the best."""
@@ -210,7 +216,7 @@ def _patience(
     best, waited = next(iter(values)), 0
     for step, signal in values.items():
         gain = sign * (signal.value - values[best].value)
-        waited = 0 if gain > min_delta or step == best else waited + 1
+        waited = 0 if gain > min_delta or step == best or step <= after else waited + 1
         if gain > 0:
             best = step
     extreme = "lowest" if sign < 0 else "highest"

@@ -35,6 +35,7 @@ class SignalRule:
         until: `worse`: stop when the signal has got worse. `settled`: stop when it no longer gets better, where
             better means beyond the interval of the best; keep the step where it came to rest.
         patience: Probes.
+        after: Only probes after this step count as worse or settled.
     """
 
     name: str
@@ -46,6 +47,7 @@ class SignalRule:
     direction: Literal[1, -1] = 1
     until: Literal["worse", "settled"] = "worse"
     patience: int = 3
+    after: int = 0
 
     @property
     def kind(self) -> Kind:
@@ -94,9 +96,11 @@ class SignalRule:
                 continue
             if self.until == "settled":
                 rests = now.value <= then.high
-                best, waited = (best, waited + 1) if rests else (step, 0)
+                best, waited = (best, waited + (step > self.after)) if rests else (step, 0)
             elif now.value > then.value:
                 best, waited = step, 0
+            elif step <= self.after:
+                continue
             elif waited:
                 waited = waited + 1 if now.value < then.low else 0
             elif now.high < then.value:
