@@ -135,12 +135,17 @@ def test_rows_may_be_in_memory(way: str, tiny_base: Path, tiny_rows: Path, tiny_
     assert np.array_equal(*tables)
 
 
+def gamma_of(run: whatstuck.Run, baseline: str, step: int) -> float:
+    wanted = ("gamma", "emerged", step, baseline, "none")
+    names = ("metric", "set", "step", "baseline", "threshold_rule")
+    return next(float(row["value"]) for row in run.metrics.to_pylist() if tuple(row[name] for name in names) == wanted)
+
+
 def test_a_baseline_gives_gamma_at_every_probe(
-    tiny_base: Path, tiny_full_run: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+    tiny_base: Path, tiny_full_run: Path, tiny_run: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
 ) -> None:
-    probe = WhatStuckCallback(
-        tiny_heldout, tmp_path / "run", steps=[1, 4], baseline=[str(tiny_full_run / "checkpoint-32")], **PROBE
-    )
+    others = {"baseline": [str(tiny_full_run / "checkpoint-32")], "upper_bound": tiny_run / "checkpoint-8"}
+    probe = WhatStuckCallback(tiny_heldout, tmp_path / "run", steps=[1, 4], **PROBE, **others)
     trainer = make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe])
     probe.attach(trainer)
     trainer.train()
@@ -148,14 +153,11 @@ def test_a_baseline_gives_gamma_at_every_probe(
     logged = {entry["step"]: entry for entry in trainer.state.log_history if "eval_whatstuck_gamma_emerged" in entry}
     assert sorted(logged) == [1, 4]
     run = whatstuck.load_run(tmp_path / "run")
-    found = [
-        row["value"]
-        for row in run.metrics.to_pylist()
-        if (row["metric"], row["set"], row["step"], row["baseline"], row["threshold_rule"])
-        == ("gamma", "emerged", 4, "pooled", "none")
-    ]
-    assert logged[4]["eval_whatstuck_gamma_emerged"] == pytest.approx(found[0])
-    assert [entry["role"] for entry in run.manifest["track"]["baselines"]] == ["baseline"]
+    assert logged[4]["eval_whatstuck_gamma_emerged"] == pytest.approx(gamma_of(run, "checkpoint-32", 4))
+    assert logged[4]["eval_whatstuck_gamma_emerged"] == pytest.approx(gamma_of(run, "pooled", 4))
+    roles = {entry["name"]: entry["role"] for entry in run.manifest["track"]["baselines"]}
+    assert roles == {"checkpoint-32": "baseline", "another seed": "upper bound"}
+    assert np.isfinite(gamma_of(run, "another seed", 4))
 
 
 def test_a_budget_is_kept_in_the_manifest_and_the_log(

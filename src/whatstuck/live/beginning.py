@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.dynamics.selecting import ProbedRow, Selection
 from whatstuck.errors import WhatStuckError
@@ -96,7 +96,7 @@ class Beginning:
             seed=track.seed,
             one_token=not track.whole_target,
         )
-        for baseline in find_baselines(track, name):
+        for baseline in find_baselines(track, name, self.settings.model or _where(inner)):
             self._add_baseline(baseline, inner.device)
         if ranks.first:
             for step in self.record.steps:
@@ -141,7 +141,7 @@ class Beginning:
         track = self.settings.track
         return Selection(self._rows, tokenizer, players=players, seed=track.seed, chat_template=track.chat_template)
 
-    def _write(self, model: Any, training: Json, fingerprint: str) -> None:
+    def _write(self, model: PreTrainedModel, training: Json, fingerprint: str) -> None:
         """Rows, and the section of the manifest."""
         track, prober = self.settings.track, self.prober
         chosen = self._selection.extend(None, self.plan.rows)
@@ -153,7 +153,7 @@ class Beginning:
             warnings.append(f"scored in {track.dtype}: interactions of order 5 and more are mostly rounding noise")
         for warning in warnings:
             logger.warning("%s", warning)
-        path = str(self.settings.model or getattr(model.config, "_name_or_path", "") or type(model).__name__)
+        path = self.settings.model or _where(model)
         write_table(self.record.run.part("rows.parquet"), chosen)
         self.record.begin(
             settings=track.fixed() | {"players": self.plan.players},
@@ -205,6 +205,11 @@ class Beginning:
         if self.ranks.first:
             self.signals.add_baseline(baseline.name, values, self.parts.explain(values))
             self.record.add_baseline(baseline.described(skipped=len(self._row_ids) - len(rows)))
+
+
+def _where(model: PreTrainedModel) -> str:
+    """Where a model was loaded from, else what it is."""
+    return str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
 
 
 def _as_probed(row: Mapping[str, Any]) -> ProbedRow:

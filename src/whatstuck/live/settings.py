@@ -13,7 +13,7 @@ from whatstuck.runs import content_hash, file_hash
 from whatstuck.stopping import Rule, default_rules
 
 _IN_MEMORY = "(rows given in Python)"
-_NOT_HERE = ("checkpoints", "device", "upper_bound")
+_NOT_HERE = ("checkpoints", "device")
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
 
