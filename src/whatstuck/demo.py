@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 MODEL = "smollm2"
 TRAIN_ROWS = 800
 HELDOUT_ROWS = 48
-STEPS = 48  # checkpoints 0, 1, 2, 4, 8, 16, 32, 48
+STEPS = 32  # checkpoints 0, 1, 2, 4, 8, 16, 32
 # a training this short cannot be probed for a few percent of its time
 PROBE: dict[str, Any] = {"players": 6, "rows": 8, "eval_rows": HELDOUT_ROWS, "probe_budget": None}
 
