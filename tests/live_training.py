@@ -51,12 +51,13 @@ def make_trainer(
     lora: bool = True,
     dropout: float = 0.1,
     evaluate_on: Path | None = None,
+    dtype: torch.dtype = torch.float32,
     **arguments: Any,
 ) -> Trainer:
     """A trainer on CPU; `arguments` are those of TrainingArguments."""
     torch.manual_seed(11)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
-    model: Any = LlamaForCausalLM.from_pretrained(base, attention_dropout=dropout)
+    model: Any = LlamaForCausalLM.from_pretrained(base, attention_dropout=dropout).to(dtype)
     if lora:
         config = LoraConfig(r=4, lora_dropout=dropout, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
         model = get_peft_model(model, config)

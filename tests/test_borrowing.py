@@ -2,6 +2,8 @@
 
 import contextlib
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,8 @@ def test_a_protected_checkpoint_survives_and_replaces_the_one_before(tmp_path: P
     for step in (2, 4, 4):
         target = protect(tmp_path / "out" / f"checkpoint-{step}", kept)
     assert [path.name for path in kept.iterdir()] == ["checkpoint-4"]
+    (tmp_path / "out" / "checkpoint-4" / "deep" / "part").write_text("of another training", encoding="utf-8")
+    assert (target / "deep" / "part").read_text(encoding="utf-8") == "x"
     original = tmp_path / "out" / "checkpoint-4" / "model.safetensors"
     assert (target / "model.safetensors").stat().st_ino == original.stat().st_ino  # no second copy on disk
     original.unlink()
@@ -144,3 +148,20 @@ def test_without_links_the_files_are_copied(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("os.link", refuse)
     target = protect(tmp_path / "checkpoint-1", tmp_path / "kept")
     assert (target / "model.safetensors").read_text(encoding="utf-8") == "weights"
+
+
+def test_precision_that_was_set_in_the_newer_way_comes_back() -> None:
+    """In a process of its own: torch remembers which way was used."""
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("this torch knows the older way only")
+    code = """
+import torch
+from whatstuck.models.precision import exact_products
+torch.backends.fp32_precision = "tf32"
+with exact_products():
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,19 +2,25 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 import whatstuck
-from live_training import PROBE, make_trainer
+from live_training import PROBE, Rows, make_trainer
 from test_callback import values
 from whatstuck import WhatStuckCallback, WhatStuckError
+from whatstuck.datasets import read_rows
 from whatstuck.dynamics.summarizing import finish
+from whatstuck.live.overlap import overlap_with_training
+from whatstuck.live.record import Record
 from whatstuck.runs import RunFolder
+from whatstuck.stopping import EndOfRemoval, Oracle
 
 
 def test_another_training_in_the_folder_is_refused_and_nothing_is_lost(
@@ -101,16 +107,34 @@ def test_a_probe_that_fails_does_not_cost_the_training(
 
 
 def test_rows_that_are_trained_on_and_another_template_are_noticed(
-    tiny_base: Path, tiny_rows: Path, tmp_path: Path
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
 ) -> None:
-    def warnings(name: str, **settings: Any) -> list[str]:
-        probe = WhatStuckCallback(tiny_rows, tmp_path / name, steps=[1], **PROBE, **settings)
+    def section(name: str, data: Path, **settings: Any) -> dict[str, Any]:
+        probe = WhatStuckCallback(data, tmp_path / name, steps=[1], **PROBE, **settings)
         make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], max_steps=1).train()
-        found: list[str] = whatstuck.load_run(tmp_path / name).manifest["track"]["warnings"]
+        found: dict[str, Any] = whatstuck.load_run(tmp_path / name).manifest["track"]
         return found
 
-    assert any("4 of 4 probed rows are trained on" in warning for warning in warnings("seen"))
-    assert any("chat template may differ" in warning for warning in warnings("plain", chat_template="never"))
+    seen = section("seen", tiny_rows)
+    assert "64 of 64 rows to probe are trained on: give rows" in seen["warnings"][0]
+    assert seen["data"]["trained_on"] == 32
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text(tiny_rows.read_text(encoding="utf-8") + tiny_heldout.read_text(encoding="utf-8"), encoding="utf-8")
+    partly = section("partly", mixed)
+    assert "64 of 96 rows to probe are trained on: they are left out" in partly["warnings"][0]
+    assert partly["data"]["trained_on"] == 0
+    assert np.array_equal(values(tmp_path / "partly", 1).shape, (4, 16))
+    assert any(
+        "chat template may differ" in w for w in section("plain", tiny_heldout, chat_template="never")["warnings"]
+    )
+
+
+def test_rows_that_are_tensors_are_compared_as_numbers(tiny_base: Path, tiny_rows: Path) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_base)
+    tensors = [{"input_ids": torch.tensor(row["input_ids"])} for row in Rows(tokenizer, tiny_rows)]
+    found = overlap_with_training(read_rows(tiny_rows), tokenizer, "auto", tensors)
+    assert len(found.trained or ()) == 64
+    assert not found.none
 
 
 def test_held_out_rows_are_known_to_be_held_out(live: Any) -> None:
@@ -210,6 +234,119 @@ def test_a_killed_training_does_not_block_its_folder_and_can_be_shown(live: Any,
     assert (folder / "report.html").exists()
 
 
+def killed_at(trainer: Any, step: int) -> None:
+    """Train until a step begins, and break off there."""
+    original = trainer.training_step
+
+    def training_step(*args: Any, **kwargs: Any) -> Any:
+        if trainer.state.global_step == step:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    trainer.training_step = training_step
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+
+
+@pytest.fixture
+def begin(tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path) -> Callable[..., Any]:
+    """A function that makes a probed training in one folder, saving every second step."""
+
+    def make(*, probe: dict[str, Any] | None = None, **arguments: Any) -> Any:
+        callback = WhatStuckCallback(tiny_heldout, tmp_path / "run", **PROBE | {"steps": [1, 2, 4, 6]} | (probe or {}))
+        saving = {"save_strategy": "steps", "save_steps": 2}
+        return make_trainer(tiny_base, tiny_rows, tmp_path / "out", [callback], **saving | arguments), callback
+
+    return make
+
+
+def test_a_longer_training_is_probed_to_its_end(begin: Callable[..., Any], tmp_path: Path) -> None:
+    begin(probe={"steps": None})[0].train()
+    longer, callback = begin(probe={"steps": None}, max_steps=12)
+    longer.train(resume_from_checkpoint=True)
+    assert callback.failure is None
+    run = whatstuck.load_run(tmp_path / "run")
+    assert run.steps[-1] == 12
+    assert set(run.steps) >= {0, 1, 2, 4, 8, 12}
+
+
+def test_a_resumed_training_is_not_taken_for_another(begin: Callable[..., Any], tmp_path: Path) -> None:
+    begin()[0].train()
+    before = sorted(path.name for path in (tmp_path / "run").rglob("step-*"))
+    other, _ = begin(learning_rate=1e-4)
+    with pytest.raises(WhatStuckError, match="another training"):
+        other.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
+    assert sorted(path.name for path in (tmp_path / "run").rglob("step-*")) == before
+
+
+def test_a_budgeted_training_can_go_on_before_its_late_steps_are_chosen(
+    begin: Callable[..., Any], tmp_path: Path
+) -> None:
+    asked = {"steps": None, "probe_budget": 0.5}
+    killed_at(begin(probe=asked, max_steps=24)[0], 7)
+    resumed, callback = begin(probe=asked, max_steps=24)
+    resumed.train(resume_from_checkpoint=True)
+    assert callback.failure is None
+    run = whatstuck.load_run(tmp_path / "run")
+    assert {0, 1, 2, 4, 8, 16, 24} <= set(run.steps)
+    assert run.manifest["track"]["live"]["plan"]["settled"]
+
+
+def test_a_training_that_starts_anew_protects_its_checkpoint_again(begin: Callable[..., Any], tmp_path: Path) -> None:
+    for _ in range(2):
+        begin()[0].train()
+        run = whatstuck.load_run(tmp_path / "run")
+        kept = [path.name for path in (tmp_path / "run" / "kept").iterdir()]
+        assert kept == [f"checkpoint-{run.verdict['keep_step']}"]
+        assert run.manifest["track"]["live"]["kept"] == f"kept/{kept[0]}"
+
+
+def test_a_full_disk_does_not_cost_the_training(begin: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, callback = begin()
+    original = Record.save
+
+    def full(record: Record) -> None:
+        if trainer.state.global_step >= 2:
+            raise OSError("no space left on device")
+        original(record)
+
+    monkeypatch.setattr(Record, "save", full)
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert callback.failure == "no space left on device"
+
+
+def test_a_model_that_begins_with_nan_is_refused(begin: Callable[..., Any]) -> None:
+    trainer, _ = begin()
+    with torch.no_grad():
+        trainer.model.get_input_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(WhatStuckError, match="untouched model gives NaN"):
+        trainer.train()
+
+
+def test_the_precision_of_the_process_is_given_back(begin: Callable[..., Any], tiny_full_run: Path) -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        begin(probe={"baseline": [str(tiny_full_run / "checkpoint-8")], "steps": [1]}, max_steps=1)[0].train()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_best_metric_that_never_comes_is_refused_and_one_that_is_missing_never_best(
+    begin: Callable[..., Any], tiny_heldout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = {"evaluate_on": tiny_heldout, "eval_strategy": "steps", "eval_steps": 2}
+    for name in ("eval_whatstuck_nothing", "whatstuck_gamma_emerged"):
+        with pytest.raises(WhatStuckError, match="give one of eval_whatstuck_heldout_loss"):
+            begin(metric_for_best_model=name, **evaluated)[0].train()
+    trainer, callback = begin(metric_for_best_model="whatstuck_rho_emerged", greater_is_better=True, **evaluated)
+    monkeypatch.setattr(callback, "_probe", lambda *_: setattr(callback, "failure", "it broke"))
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert trainer.state.best_metric is None or not np.isfinite(trainer.state.best_metric)
+
+
 def test_a_folder_that_is_being_written_is_refused(
     tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +365,9 @@ def test_a_folder_that_is_being_written_is_refused(
         ({"device": "cpu"}, "'device' is a setting of `whatstuck track`"),
         ({"player": 3}, "did you mean players"),
         ({"players": 1}, "--players"),
+        ({"rule": "patience"}, "there is no rule 'patience': give one of 'held-out loss"),
+        ({"rule": EndOfRemoval("fixed")}, "cannot be followed in a training"),
+        ({"rule": Oracle()}, "rows that never choose"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

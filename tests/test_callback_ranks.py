@@ -35,6 +35,7 @@ def test_two_ranks_share_the_rows_and_train_as_before(
     assert [rank["world"] for rank in probed] == [2, 2]
     assert [rank["failure"] for rank in probed] == [None, None]
     assert [rank["losses"] for rank in probed] == [rank["losses"] for rank in plain]
+    assert [rank["weights"] for rank in probed] == [plain[0]["weights"]] * 2
     assert probed[0]["signals"] == probed[1]["signals"]
     assert len(probed[0]["signals"]) == 3
     run = whatstuck.load_run(tmp_path / "probed" / "run")
@@ -47,6 +48,18 @@ def test_two_ranks_share_the_rows_and_train_as_before(
     make_trainer(tiny_base, tiny_rows, tmp_path / "out", [alone], max_steps=1).train()
     tables = (values(folder, 0) for folder in (run.path, tmp_path / "alone"))
     assert np.allclose(*tables, rtol=0, atol=1e-4)  # the same, whoever scored them
+
+
+def test_gradients_are_still_shared_where_weights_have_16_bits(
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    """A probe exchanges such weights for a while, and DistributedDataParallel must not lose hold of them."""
+    files = (tiny_base, tiny_rows, tiny_heldout)
+    plain = together(tmp_path / "plain", "plain-16", *files)
+    probed = together(tmp_path / "probed", "probed-16", *files)
+    assert [rank["failure"] for rank in probed] == [None, None]
+    assert [rank["losses"] for rank in probed] == [rank["losses"] for rank in plain]
+    assert [rank["weights"] for rank in probed] == [plain[0]["weights"]] * 2
 
 
 def test_a_process_that_fails_leaves_no_other_waiting(

@@ -7,24 +7,28 @@ from typing import Any
 
 import torch
 
-from live_training import losses, make_trainer
+from live_training import losses, make_trainer, weights
 from whatstuck import WhatStuckCallback
 from whatstuck.live.prober import Prober
 
 
 def main(base: str, train: str, heldout: str, folder: str, way: str) -> None:
-    """Train; `way` is `plain`, `probed`, or `broken`: the second process fails at step 2."""
+    """Train; `way` is `plain`, `probed`, or `broken`: the second process fails at step 2.
+
+    `plain-16` and `probed-16` train all weights, in 16 bit.
+    """
     torch.set_num_threads(1)
     out = Path(folder)
     probe = WhatStuckCallback(
         heldout, out / "run", steps=[1, 2, 4], probe_budget=None, players=4, rows=5, eval_rows=31, seed=3
     )
     trainer = make_trainer(
-        Path(base), Path(train), out / "out", [] if way == "plain" else [probe], max_steps=4,
+        Path(base), Path(train), out / "out", [] if way.startswith("plain") else [probe], max_steps=4,
         per_device_train_batch_size=4, evaluate_on=Path(heldout), eval_strategy="steps", eval_steps=2,
-        ddp_backend="gloo", dropout=0.1,
+        ddp_backend="gloo", dropout=0.1, lora=not way.endswith("16"),
+        dtype=torch.bfloat16 if way.endswith("16") else torch.float32,
     )  # fmt: skip
-    if way != "plain":
+    if not way.startswith("plain"):
         probe.attach(trainer)
     rank = trainer.args.process_index
     if way == "broken" and rank == 1:
@@ -39,6 +43,7 @@ def main(base: str, train: str, heldout: str, folder: str, way: str) -> None:
     trainer.train()
     found = [entry for entry in trainer.state.log_history if "eval_whatstuck_rho_emerged" in entry]
     result = {"losses": losses(trainer), "failure": probe.failure, "signals": found, "world": trainer.args.world_size}
+    result["weights"] = [float(weight.double().sum()) for weight in weights(trainer).values()]
     (out / f"rank-{rank}.json").write_text(json.dumps(result), encoding="utf-8")
 
 

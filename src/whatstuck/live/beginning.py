@@ -6,6 +6,7 @@ Whatever cannot be probed is refused here, before anything is learned.
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from whatstuck.dynamics.selecting import ProbedRow, Selection
 from whatstuck.errors import WhatStuckError
 from whatstuck.live.baselines import Baseline, find_baselines, score_baseline
 from whatstuck.live.borrowing import borrowed, causal_model
-from whatstuck.live.budget import Plan, choose, fixed_plan
+from whatstuck.live.budget import EARLY, Cost, Plan, choose, early_steps, fixed_plan
 from whatstuck.live.identity import mask_token, text_tokenizer, training_identity, weights_fingerprint
 from whatstuck.live.overlap import overlap_with_training
 from whatstuck.live.parts import Parts
@@ -26,11 +27,14 @@ from whatstuck.live.ranks import Ranks
 from whatstuck.live.record import Record
 from whatstuck.live.schedule import default_steps
 from whatstuck.live.settings import LiveSettings
-from whatstuck.live.signals import Signals
+from whatstuck.live.signals import Signals, logged_signals
+from whatstuck.live.timing import guess_step
 from whatstuck.rows.trajectories import trained_rows
 from whatstuck.runs import Json, model_names, read_table, write_table
 
 logger = logging.getLogger(__name__)
+
+_SAMPLED = 64
 
 
 class Beginning:
@@ -75,12 +79,13 @@ class Beginning:
         inner = causal_model(model)
         fingerprint = weights_fingerprint(inner)
         training = training_identity(self.arguments, self._dataset)
-        self._rows = self.settings.rows()
+        given = self.settings.rows()
+        self._overlap = overlap_with_training(given, tokenizer, track.chat_template, self._dataset)
+        self._rows = given if track.split == "train" else self._overlap.held_out(given)
         known = ranks.first_decides(lambda: self._open(training, fingerprint))
-        self.plan = Plan.from_json(known["live"]["plan"]) if known else self._choose(model, tokenizer)
+        self.plan = self._continued(known["live"]) if known else self._choose(model, tokenizer)
         self._selection = self._select(tokenizer, self.plan.players)
-        if not known:
-            ranks.first_decides(lambda: self._write(inner, training, fingerprint))
+        ranks.first_decides(lambda: self._note() if known else self._write(inner, training, fingerprint))
         chosen = ranks.first_decides(lambda: read_table(self.record.run.part("rows.parquet")).to_pylist())
         self.rows = {index: _as_probed(row) for index, row in enumerate(chosen)}
         self._row_ids = [row.row_id for row in self.rows.values()]
@@ -101,37 +106,72 @@ class Beginning:
         if ranks.first:
             for step in self.record.steps:
                 self.signals.add(step, *self.record.parts(step))
+        self.known: dict[str, float] = ranks.first_decides(self._last_signals)
 
     def _open(self, training: Json, fingerprint: str) -> Json:
         """Take the folder; what it holds of this training up to the present step, which may be nothing."""
         record, track = self.record, self.settings.track
         record.open()
-        record.refuse_other_training(training, fingerprint, fresh=self.step == 0)
+        record.refuse_other_training(training, fingerprint, self.step)
         if record.section:
             live = record.section["live"]
             # with a budget, fewer words may have been chosen than were asked for
-            same = track.players == live["players_asked"]
+            same = track.players == live["asked"]["players"]
             asked = track.fixed() | ({"players": live["plan"]["players"]} if same else {})
             record.run.refuse_changed_settings("track", asked)
         record.drop_after(self.step)
         return record.section
 
+    def _asked(self) -> Json:
+        """What the plan answers to, beside rows and settings."""
+        steps = self.settings.steps
+        return {
+            "players": self.settings.track.players,
+            "budget": self.settings.probe_budget,
+            "steps": None if steps is None else list(steps),
+            "max_steps": self.max_steps,
+        }
+
+    def _continued(self, live: Json) -> Plan:
+        """The plan of the run; where other steps are asked for now, they take the place of those to come."""
+        plan = Plan.from_json(live["plan"])
+        if live["asked"] == self._asked():
+            return plan
+        budgeted = self.settings.probe_budget is not None and self.settings.steps is None
+        steps = early_steps(self.max_steps) if budgeted else self._steps()
+        past = [step for step in plan.steps if step <= self.step]
+        merged = tuple(sorted({*past, *(step for step in steps if step > self.step)}))
+        return replace(plan, steps=merged, settled=not budgeted or self.max_steps <= EARLY[-1])
+
+    def _steps(self) -> list[int]:
+        steps = self.settings.steps
+        return default_steps(self.max_steps) if steps is None else [step for step in steps if step <= self.max_steps]
+
+    def _last_signals(self) -> dict[str, float]:
+        """What was found at the last probe, for a trainer that goes on from there."""
+        steps = self.record.steps
+        return logged_signals(self.signals.history(epochs={}, trainer={}), steps[-1]) if steps else {}
+
     def _choose(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Plan:
-        track, steps = self.settings.track, self.settings.steps
-        planned = None if steps is None else [step for step in steps if step <= self.max_steps]
+        track, asked = self.settings.track, self.settings.steps
         if self.settings.probe_budget is None:
-            return fixed_plan(track.players, track.rows, track.eval_rows, planned or default_steps(self.max_steps))
+            return fixed_plan(track.players, track.rows, track.eval_rows, self._steps())
         selections = {players: self._select(tokenizer, players) for players in possible_players(track)}
-        with borrowed(model, dtype=getattr(torch, track.dtype)) as scored:
-            costs = self.ranks.everywhere(lambda: self.prober.cost(scored, selections, self.arguments, self._dataset))
+
+        def measured() -> Cost:
+            longest = max((len(row.content.split()) for row in self._rows[:_SAMPLED]), default=1)
+            step = guess_step(model, self.arguments, self._dataset, 2 * longest, self.prober.mask_token_id)
+            with borrowed(model, dtype=getattr(torch, track.dtype)) as scored:
+                return self.prober.cost(scored, selections, step)
+
         plan = choose(
-            costs[0].shared_by(self.ranks.size),
+            self.ranks.everywhere(measured)[0].shared_by(self.ranks.size),
             share=self.settings.probe_budget,
             max_steps=self.max_steps,
             players=track.players,
             rows=track.rows,
             eval_rows=track.eval_rows,
-            steps=planned,
+            steps=None if asked is None else self._steps(),
         )
         if self.ranks.first:
             logger.info("%s", plan.notes[-1])
@@ -141,12 +181,24 @@ class Beginning:
         track = self.settings.track
         return Selection(self._rows, tokenizer, players=players, seed=track.seed, chat_template=track.chat_template)
 
+    def _note(self) -> None:
+        """What a training that goes on is told now."""
+        self.record.section["live"] |= {
+            "plan": self.plan.as_json(),
+            "asked": self._asked(),
+            "budget": self.settings.probe_budget,
+            "asked_to_stop": self.settings.stop,
+            "rule": self.settings.rule.name,
+        }
+        self.record.save()
+
     def _write(self, model: PreTrainedModel, training: Json, fingerprint: str) -> None:
         """Rows, and the section of the manifest."""
         track, prober = self.settings.track, self.prober
         chosen = self._selection.extend(None, self.plan.rows)
-        overlap = overlap_with_training(chosen.to_pylist(), prober.tokenizer, self._dataset)
+        overlap = self._overlap
         warnings = overlap.warnings()
+        used = {*chosen["row_id"].to_pylist(), *(row.row_id for row in self._selection.heldout(self.plan.eval_rows))}
         if not any(row.split == "heldout" for row in self._rows):
             warnings.append("the probed rows are training rows: what they show is memory as much as learning")
         if track.dtype != "float32":
@@ -169,6 +221,7 @@ class Beginning:
                 **self.settings.about_data(self._rows),
                 "probed": len(chosen),
                 "assumed": track.split == "auto" and not overlap.none,
+                "trained_on": len(used & (overlap.trained or frozenset())) if track.split != "train" else 0,
             },
             skipped=dict(self._selection.skipped),
             warnings=warnings,
@@ -186,7 +239,8 @@ class Beginning:
                 "rule": self.settings.rule.name,
                 "log": list(self.plan.notes),
                 "kept": None,
-                "players_asked": track.players,
+                "chosen": None,
+                "asked": self._asked(),
             },
         )
 

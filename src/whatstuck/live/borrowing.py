@@ -5,12 +5,14 @@ and weights of lower precision are put back, whatever happened. Nothing here tou
 themselves are never written: 16-bit ones are exchanged for copies and come back as the same tensors.
 
 Traps: accelerate hides autocast in the `forward` of the model instance, so that leaving autocast from outside does
-nothing; and a parameter keeps its identity (the optimizer holds it), only its data may be exchanged for a while.
+nothing. And a parameter must not even be given other data for a while: torch then drops the node that
+DistributedDataParallel hangs its hooks on, and the processes silently stop sharing gradients. So the parameter itself
+is taken out and put back.
 """
 
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from whatstuck.errors import WhatStuckError
+from whatstuck.models.precision import exact_products
 
 _AUTOCAST_MARK = "_original_forward"  # what accelerate leaves on a model whose forward it wrapped
 
@@ -36,8 +39,7 @@ def borrowed(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterato
     """
     scored = causal_model(model)
     with ExitStack() as stack:
-        stack.enter_context(_random_states())
-        stack.enter_context(_precision(dtype))
+        stack.enter_context(undisturbed(dtype))
         stack.enter_context(_modes(model))
         stack.enter_context(_plain_forward(scored))
         stack.enter_context(_weights_in(scored, dtype))
@@ -98,6 +100,13 @@ def quiet_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def undisturbed(dtype: torch.dtype = torch.float32) -> Iterator[None]:
+    """What belongs to the whole process comes back as it was: random states, and the precision of products."""
+    with _random_states(), exact_products() if dtype == torch.float32 else nullcontext():
+        yield
+
+
+@contextmanager
 def _random_states() -> Iterator[None]:
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what others use
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
@@ -107,22 +116,6 @@ def _random_states() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(legacy)  # noqa: NPY002
-
-
-@contextmanager
-def _precision(dtype: torch.dtype) -> Iterator[None]:
-    """TF32 keeps 10 bits of a product; interactions need more."""
-    if dtype != torch.float32:
-        yield
-        return
-    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = cudnn
 
 
 @contextmanager
@@ -155,21 +148,22 @@ def _weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     if dtype != torch.float32:
         yield
         return
-    parameters = [(p, p.data) for p in model.parameters() if p.dtype != dtype]
-    buffers = [
-        (module, name, buffer)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()  # noqa: SLF001 - exchanged and put back as the same tensor
-        if buffer is not None and buffer.is_floating_point() and buffer.dtype in (torch.float16, torch.bfloat16)
-    ]
+    exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+    copies: dict[int, torch.Tensor] = {}  # tied weights stay tied
     try:
-        for parameter, data in parameters:
-            parameter.data = data.to(dtype)
-        for module, name, buffer in buffers:
-            module._buffers[name] = buffer.to(dtype)  # noqa: SLF001
+        for module in model.modules():
+            tables: list[dict[str, Any]] = [module._parameters, module._buffers]  # noqa: SLF001 - put back afterwards
+            for table in tables:
+                for name, tensor in table.items():
+                    if tensor is None or tensor.dtype not in (torch.float16, torch.bfloat16):
+                        continue
+                    if id(tensor) not in copies:
+                        copy = tensor.detach().to(dtype)
+                        is_weight = isinstance(tensor, nn.Parameter)
+                        copies[id(tensor)] = nn.Parameter(copy, requires_grad=False) if is_weight else copy
+                    exchanged.append((table, name, tensor))
+                    table[name] = copies[id(tensor)]
         yield
     finally:
-        for parameter, data in parameters:
-            parameter.data = data
-        for module, name, buffer in buffers:
-            module._buffers[name] = buffer  # noqa: SLF001
+        for table, name, tensor in exchanged:
+            table[name] = tensor

@@ -6,6 +6,7 @@ steps have been measured, the number of late probes is settled too. Below a floo
 nothing is left to see, so the floor is probed even where it costs more, and the log says how much more.
 """
 
+import bisect
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -96,7 +97,7 @@ def spread(first: int, candidates: Sequence[int], count: int) -> tuple[int, ...]
     >>> spread(16, range(0, 101, 10), 3)
     (40, 70, 100)
     """
-    later = [step for step in candidates if step > first]
+    later = candidates[bisect.bisect_right(candidates, first) :]
     if count >= len(later):
         return tuple(later)
     return tuple(later[-1 - round(index * len(later) / count)] for index in range(count))[::-1]
@@ -164,7 +165,7 @@ def settle(
         plan: The plan so far.
         share: Probing may take this share of the training time.
         max_steps: Steps of the training.
-        candidates: Steps to choose from: where checkpoints are saved, for preference.
+        candidates: Steps to choose from, ascending: where checkpoints are saved, for preference.
         probe_seconds: Of the probes so far.
         step_seconds: Of the training steps so far.
     """
@@ -172,7 +173,7 @@ def settle(
     budget = share * max_steps * step
     promised = sum(probe_seconds) + probe * (len(plan.steps) - len(probe_seconds))
     count = max(0, min(MOST_LATE, int((budget - promised) / probe)))
-    late = spread(EARLY[-1], [candidate for candidate in candidates if candidate < max_steps], count)
+    late = spread(EARLY[-1], candidates[: bisect.bisect_left(candidates, max_steps)], count)
     total = (promised + probe * len(late)) / (max_steps * step)
     note = (
         f"a training step takes {step:.2g} s and a probe {probe:.2g} s: {len(late)} late probes beside the early ones, "

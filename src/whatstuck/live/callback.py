@@ -5,6 +5,7 @@ It works with transformers' Trainer and everything built on it. All it does happ
 """
 
 import logging
+import math
 import time
 import weakref
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ from transformers import TrainerCallback
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.live.beginning import Beginning
-from whatstuck.live.borrowing import quiet_mode
+from whatstuck.live.borrowing import quiet_mode, undisturbed
 from whatstuck.live.session import Session
 from whatstuck.live.settings import LiveSettings, Rows
+from whatstuck.live.signals import check_metric
 from whatstuck.models.checkpoints import OURS
 from whatstuck.stopping import Rule
 
@@ -55,7 +57,8 @@ class WhatStuckCallback(TrainerCallback):
             None: all that was asked for.
         steps: Steps to probe, instead of the schedule.
         stop: Whether the rule may end the training.
-        rule: A rule of `whatstuck.stopping`; by default patience on held-out loss. Interaction signals are shown.
+        rule: A rule of `whatstuck.stopping`, or the name of one of its `default_rules`; by default patience on held-out
+            loss. Interaction signals are shown.
         trajectories: Also write how every training row is doing at each probe, at the price of one evaluation pass
             over them, which the budget does not count.
         model: The untouched model, needed only if a full fine-tuning goes on from a checkpoint into a new folder.
@@ -74,7 +77,7 @@ class WhatStuckCallback(TrainerCallback):
         probe_budget: float | None = 0.05,
         steps: Sequence[int] | None = None,
         stop: bool = False,
-        rule: Rule | None = None,
+        rule: Rule | str | None = None,
         trajectories: bool = False,
         model: str | Path | None = None,
         **settings: Any,
@@ -105,16 +108,18 @@ class WhatStuckCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Prepare, choose what fits the budget, and probe the untouched model."""
-        self.failure = None
+        self.failure, model = None, kwargs["model"]
+        check_metric(args.metric_for_best_model, baselines=bool(self.settings.track.baseline))
         dataset = self._dataset(kwargs.get("train_dataloader"))
-        begun = Beginning(self.settings, args, state, kwargs["model"], kwargs["processing_class"], dataset)
-        self.session = session = Session(begun)
+        with undisturbed():
+            begun = Beginning(self.settings, args, state, model, kwargs["processing_class"], dataset)
+            self.session = session = Session(begun)
+            if session.needs_base:
+                session.probe_base(model, state.log_history)
         if self._trainer is None and state.is_world_process_zero:
             logger.warning("no trainer is attached, so trackers show nothing: call attach(trainer) on the callback")
-        if session.needs_base:
-            session.probe_base(kwargs["model"], state.log_history)
-            if session.last is not None and not state.global_step:
-                self._log(session.last[1], args, state, control, kwargs["model"])
+        if session.last is not None and not state.global_step:
+            self._log(session, session.last[1], state, control, model)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
@@ -123,24 +128,29 @@ class WhatStuckCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Probe, where the schedule says so."""
+        del args
         session = self._live()
         if session is None:
             return
-        session.stepped(state.global_step, time.monotonic() - self._began)
-        if state.global_step in session.due:
-            self._probe(session, args, state, control, kwargs["model"])
+        seconds = time.monotonic() - self._began
+        self._guarded(lambda: session.stepped(state.global_step, seconds))
+        if self.failure is None and state.global_step in session.due:
+            self._probe(session, state, control, kwargs["model"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Put the signals of this step among the trainer's metrics, and decide again: its loss is known now."""
         session, wanted = self._live(), _is_ours(args.metric_for_best_model)
         if session is not None and wanted and not session.is_probed(state.global_step):
-            self._probe(session, args, state, control, kwargs["model"])
+            self._probe(session, state, control, kwargs["model"])
         if self.session is not None and metrics is not None:
-            # a trainer that is told to look for one of them must find it, even where the model has just diverged:
-            # an old value is never better than itself
+            # A trainer that is told to look for one of them must find it, even where the model has just diverged:
+            # an old value is never better than itself, and an infinitely bad one never than any.
             known = self.session.known if wanted else {}
             metrics.update(known | self.session.signals_at(state.global_step))
-        if session is not None and session.is_probed(state.global_step):
+            if wanted:
+                name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+                metrics.setdefault(name, -math.inf if args.greater_is_better else math.inf)
+        if self._live() is not None and session is not None and session.is_probed(state.global_step):
             self._guarded(lambda: self._decide(session, state, control))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -170,10 +180,10 @@ class WhatStuckCallback(TrainerCallback):
     def _live(self) -> Session | None:
         return None if self.failure is not None else self.session
 
-    def _probe(self, session: Session, args: Any, state: Any, control: Any, model: Any) -> None:
+    def _probe(self, session: Session, state: Any, control: Any, model: Any) -> None:
         def work() -> None:
             found = session.probe(model, state.global_step, float(state.epoch or 0.0), state.log_history)
-            self._log(found, args, state, control, model)
+            self._log(session, found, state, control, model)
             self._decide(session, state, control)
 
         self._guarded(work)
@@ -185,7 +195,10 @@ class WhatStuckCallback(TrainerCallback):
             session.stopped(state.global_step, decision.reason)
 
     def _guarded(self, work: Any) -> None:
-        """A probe that fails must not cost somebody their training: say it, and let the training go on."""
+        """A probe that fails must not cost somebody their training: say it, and let the training go on.
+
+        Whatever can fail in one process alone goes through `Ranks`, so that all of them end here together.
+        """
         try:
             work()
         except Exception as error:
@@ -197,19 +210,20 @@ class WhatStuckCallback(TrainerCallback):
             if self.session is not None:
                 self.session.failed(self.failure)
 
-    def _log(self, found: dict[str, float], args: Any, state: Any, control: Any, model: Any) -> None:
+    def _log(self, session: Session, found: dict[str, float], state: Any, control: Any, model: Any) -> None:
         """Log as the trainer would, without ending what it wants to log itself at this step."""
-        if not found:
-            return
         trainer = self._trainer() if self._trainer is not None else None
-        if trainer is None:
+
+        def work() -> None:
+            asked = control.should_log
+            with quiet_mode(model):  # TRL adds the metrics of the mode that the model is in, and forgets them
+                trainer.log(dict(found))  # type: ignore[union-attr]
+            control.should_log = asked
+
+        if found and trainer is None:
             state.log_history.append({**found, "epoch": state.epoch, "step": state.global_step})
-            return
-        del args
-        asked = control.should_log
-        with quiet_mode(model):  # TRL adds the metrics of the mode that the model is in, and forgets them
-            trainer.log(dict(found))
-        control.should_log = asked
+        elif found:
+            session.ranks.everywhere(work)  # a tracker of the first process may fail
 
 
 def _is_ours(metric: str | None) -> bool:

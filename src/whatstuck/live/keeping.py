@@ -1,7 +1,8 @@
 """Protect the checkpoint to keep from `save_total_limit`: a second name for its files, inside the run folder.
 
 Trainers delete old checkpoints by their own rules, and the best one may be old. A hard link costs no disk while the
-original is there and keeps the files when it goes. Where links are not possible, the files are copied.
+original is there and keeps the weights when it goes. Everything small is copied: another training in the same output
+folder may write into the very file. Where links are not possible, weights are copied, too.
 """
 
 import os
@@ -30,7 +31,10 @@ def protect(checkpoint: Path, kept: Path) -> Path:
         if not file.name.startswith(_WEIGHTLESS):
             second = staging / file.relative_to(checkpoint)
             second.parent.mkdir(parents=True, exist_ok=True)
-            _link(file, second)
+            if file.suffix == ".safetensors":  # written anew, never in place
+                _link(file, second)
+            else:
+                shutil.copy2(file, second)
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
     for other in kept.iterdir():

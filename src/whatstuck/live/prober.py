@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -77,14 +76,13 @@ class Prober:
             evaluate_rows(model, followed, self.mask_token_id) if followed else None,
         )
 
-    def cost(self, model: PreTrainedModel, selections: Mapping[int, Selection], arguments: Any, dataset: Any) -> Cost:
+    def cost(self, model: PreTrainedModel, selections: Mapping[int, Selection], step: float) -> Cost:
         """What a probe costs, by number of players; a number of which no row has enough words is left out.
 
         Args:
             model: The model, ready to be scored.
             selections: Rows and their words, by number of players.
-            arguments: The trainer's arguments.
-            dataset: What is trained on, if it can be looked into.
+            step: Seconds of a training step.
 
         Raises:
             WhatStuckError: If no row can be probed with any of them.
@@ -101,7 +99,7 @@ class Prober:
         if not games:
             raise problem or WhatStuckError("no row can be probed")
         heldout = selections[min(games)].heldout(self.settings.eval_rows)
-        return measure(model, games, heldout, self.mask_token_id, arguments, dataset)
+        return measure(model, games, heldout, self.mask_token_id, step)
 
     def _games(self, model: PreTrainedModel) -> Callable[[ProbedRow], LanguageModelGame]:
         return scorer(

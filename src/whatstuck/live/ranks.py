@@ -3,6 +3,7 @@
 An error in one process must not leave the others waiting, so it travels with the results and is raised everywhere.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ import torch.distributed as dist
 from whatstuck.errors import WhatStuckError
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Ranks:
@@ -61,7 +64,8 @@ def _caught(work: Callable[[], Any]) -> tuple[Any, str | None]:
         return work(), None
     except WhatStuckError as error:
         return None, str(error)
-    except Exception as error:  # noqa: BLE001 - the others wait for an answer, whatever went wrong here
+    except Exception as error:  # the others wait for an answer, whatever went wrong here
+        logger.exception("a process of the training failed")
         return None, f"{type(error).__name__}: {error}"
 
 

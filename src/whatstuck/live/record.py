@@ -17,6 +17,8 @@ from whatstuck.models import logged_metrics
 from whatstuck.runs import Json, RunFolder, step_name, step_of, versions
 
 KEPT = "kept"
+BROKEN_OFF = "probing ended before the training"
+MAY_CHANGE = ("max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
 _STEPPED = ("values/*", "interactions/*", "heldout", "trajectories")
 
 _held: dict[Path, ExitStack] = {}
@@ -71,30 +73,37 @@ class Record:
 
     @property
     def saved(self) -> set[int]:
-        """Probed steps of which there is a checkpoint."""
-        return {entry["step"] for entry in self.section.get("checkpoints", []) if entry["path"] is not None}
+        """Probed steps of which there is a checkpoint: where the trainer saved it, or its protected copy."""
+        return {
+            entry["step"]
+            for entry in self.section.get("checkpoints", [])
+            if entry["path"] is not None and (Path(entry["path"]).is_dir() or self._kept(entry["step"]).is_dir())
+        }
 
-    def refuse_other_training(self, training: Mapping[str, Any], fingerprint: str, *, fresh: bool) -> None:
+    def refuse_other_training(self, training: Mapping[str, Any], fingerprint: str, step: int) -> None:
         """Compare a training with the one that the folder holds.
 
         Args:
             training: What makes it what it is.
-            fingerprint: Of the weights at step 0; None where they are not known.
-            fresh: Whether it begins at step 0.
+            fingerprint: Of its present weights.
+            step: Where it begins, or goes on from.
 
         Raises:
             WhatStuckError: Naming what differs.
         """
-        if not self.section or not fresh:
+        if not self.section:
             return
         before: Json = self.section.get("training", {})
+        # a training that goes on may be made longer, or dealt out otherwise
+        free = MAY_CHANGE if step else ()
         changed = [
             f"{name}: {before.get(name)!r} before, {training.get(name)!r} now"
             for name in sorted({*before, *training})
-            if before.get(name) != training.get(name)
+            if name not in free and before.get(name) != training.get(name)
         ]
-        if self.section["model"]["fingerprint"] != fingerprint:
-            changed.append("the model: other weights")
+        known = {entry["step"]: entry["fingerprint"] for entry in self.section["checkpoints"]}
+        if known.get(step, fingerprint) != fingerprint:
+            changed.append(f"the model: other weights at step {step}")
         if changed:
             raise WhatStuckError(
                 f"{self.run.path} holds the probes of another training ({'; '.join(changed)}): choose another folder"
@@ -116,7 +125,12 @@ class Record:
         self.section["checkpoints"] = [entry for entry in self.section["checkpoints"] if entry["step"] <= step]
         self.section["diverged"] = [found for found in self.section["diverged"] if found <= step]
         self.section["epochs"] = [pair for pair in self.section["epochs"] if pair[0] <= step]
-        self.section["live"]["stopped_at"] = None
+        live = self.section["live"]
+        live |= {"stopped_at": None, "chosen": None, "share": None, "log": list(live["plan"]["notes"])}
+        if live["kept"] is not None and not self.run.part(live["kept"]).is_dir():
+            live["kept"] = None
+        warnings = [warning for warning in self.section["warnings"] if not warning.startswith(BROKEN_OFF)]
+        self.section["warnings"] = warnings
         self.save()
 
     def add_step(self, step: int, epoch: float, fingerprint: str, path: str | None = None) -> None:
@@ -142,10 +156,12 @@ class Record:
     def keep(self, step: int) -> None:
         """Protect the checkpoint of a step, if it is there and not protected yet."""
         folder = next((entry["path"] for entry in self.section["checkpoints"] if entry["step"] == step), None)
-        name = f"checkpoint-{step}"
-        if step and folder is not None and Path(folder).exists() and self.section["live"]["kept"] != f"{KEPT}/{name}":
+        if step and folder is not None and Path(folder).is_dir() and not self._kept(step).is_dir():
             protect(Path(folder), self.run.part(KEPT))
-            self.section["live"]["kept"] = f"{KEPT}/{name}"
+            self.section["live"]["kept"] = f"{KEPT}/checkpoint-{step}"
+
+    def _kept(self, step: int) -> Path:
+        return self.run.part(KEPT, f"checkpoint-{step}")
 
     def add_log(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Note the held-out metrics that the trainer itself has logged so far."""

@@ -1,6 +1,7 @@
 """Steps that are dense from the first one, and steps where the trainer saves checkpoints that could be kept."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 _EVEN = 8
@@ -44,7 +45,7 @@ def default_steps(max_steps: int) -> list[int]:
     return dense_steps(max_steps, max(1, max_steps // _EVEN)) if max_steps else [0]
 
 
-def saving_steps(arguments: Any, max_steps: int) -> list[int]:
+def saving_steps(arguments: Any, max_steps: int) -> Sequence[int]:
     """Steps at which the trainer saves by itself; all of them where that is not known beforehand.
 
     Args:
@@ -55,8 +56,8 @@ def saving_steps(arguments: Any, max_steps: int) -> list[int]:
     strategy = str(getattr(arguments.save_strategy, "value", arguments.save_strategy))
     if strategy == "steps" and every > 0:
         interval = math.ceil(every * max_steps) if every < 1 else int(every)
-        return list(range(interval, max_steps + 1, interval)) or [max_steps]
+        return range(interval, max_steps + 1, interval) or [max_steps]
     epochs = float(arguments.num_train_epochs or 0)
     if strategy == "epoch" and arguments.max_steps <= 0 and epochs >= 1:
         return [round(max_steps * epoch / epochs) for epoch in range(1, int(epochs) + 1)]
-    return list(range(1, max_steps + 1))
+    return range(1, max_steps + 1)

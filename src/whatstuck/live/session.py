@@ -4,6 +4,7 @@ Every process scores its share; the first one writes, decides, and tells the oth
 the run folder and the trainer's log up to the present step.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from whatstuck.live.borrowing import borrowed, causal_model, without_adapter
 from whatstuck.live.budget import SETTLED_AFTER, Plan, settle
 from whatstuck.live.identity import weights_fingerprint
 from whatstuck.live.prober import Share, joined
+from whatstuck.live.record import BROKEN_OFF
 from whatstuck.live.schedule import saving_steps
 from whatstuck.live.signals import logged_signals
 from whatstuck.models import CheckpointedModel, resolve_model
@@ -42,10 +44,10 @@ class Session:
         self.ranks = begun.ranks
         self.plan = begun.plan
         self.last: tuple[int, dict[str, float]] | None = None  # the last probed step, and its signals
-        self.known: dict[str, float] = {}  # the last signals that are known
+        self.known = begun.known  # the last signals that are known
         self._begun = begun
         self._signals = begun.signals
-        self._probe_seconds: list[float] = []
+        self._probe_seconds: list[float] = []  # known to the first process only
         self._step_seconds: list[float] = []
 
     # --- probe
@@ -57,6 +59,8 @@ class Session:
 
     def is_probed(self, step: int) -> bool:
         """Whether a step was probed."""
+        if self.last is not None and self.last[0] == step:  # also where it diverged
+            return True
         return self.ranks.first_decides(lambda: step in self.record.steps)
 
     def signals_at(self, step: int) -> dict[str, float]:
@@ -104,26 +108,42 @@ class Session:
             The signals of this step, by the names that a tracker shows; none if the model diverged.
         """
         start = time.monotonic()
-        with borrowed(model, dtype=self._dtype) as scored:
-            fingerprint = weights_fingerprint(scored)
-            shares = self.ranks.everywhere(
-                lambda: self._begun.prober.share(
-                    scored, step, self._begun.rows, self._begun.heldout, self._begun.trained
-                )
-            )
-        found = self.ranks.first_decides(lambda: self._note(shares, step, epoch, fingerprint, log))
+        begun = self._begun
+
+        def score() -> tuple[str, Share]:
+            with borrowed(model, dtype=self._dtype) as scored:
+                share = begun.prober.share(scored, step, begun.rows, begun.heldout, begun.trained)
+                return weights_fingerprint(scored), share
+
+        shares = self.ranks.everywhere(score)
+        fingerprint = shares[0][0]
+        found = self.ranks.first_decides(
+            lambda: self._note([share for _, share in shares], step, epoch, fingerprint, log, start)
+        )
         self.last, self.known = (step, found), found or self.known
-        seconds = time.monotonic() - start
-        self._probe_seconds.append(seconds)
-        if self.ranks.first:
-            self.record.section["live"]["probe_seconds"] += round(seconds, 3)
-            self.record.save()
         return found
 
     def _note(
+        self,
+        shares: Sequence[Share],
+        step: int,
+        epoch: float,
+        fingerprint: str,
+        log: Sequence[Mapping[str, Any]],
+        start: float,
+    ) -> dict[str, float]:
+        found = self._written(shares, step, epoch, fingerprint, log)
+        self._took(time.monotonic() - start)
+        self._probe_seconds.append(time.monotonic() - start)
+        self.record.save()
+        return found
+
+    def _written(
         self, shares: Sequence[Share], step: int, epoch: float, fingerprint: str, log: Sequence[Mapping[str, Any]]
     ) -> dict[str, float]:
         diverged = next((share.diverged for share in shares if share.diverged is not None), None)
+        if diverged is not None and step == 0:
+            raise WhatStuckError("the untouched model gives NaN or infinite log-odds: it cannot be probed in this form")
         if diverged is not None:
             self._say(f"{diverged}; it is left out, and an earlier checkpoint is to be kept")
             self.record.section["diverged"] = sorted({*self.record.section["diverged"], step})
@@ -148,7 +168,13 @@ class Session:
         return self.ranks.first_decides(lambda: self._decide(log))
 
     def _decide(self, log: Sequence[Mapping[str, Any]]) -> Decision:
+        start = time.monotonic()
         self.record.add_log(log)
+        decision = self._decided()
+        self._took(time.monotonic() - start)
+        return decision
+
+    def _decided(self) -> Decision:
         if self.last is not None and self.last[0] in self.record.section["diverged"]:
             keep = self.settings.rule(self._history()).keep_step
             return Decision("stop", keep, f"The training diverged at step {self.last[0]}.")
@@ -161,10 +187,13 @@ class Session:
 
     def stopped(self, step: int, reason: str) -> None:
         """Note that the rule ended the training."""
-        if self.ranks.first:
+
+        def note() -> None:
             self.record.section["live"]["stopped_at"] = step
             self._say(f"stopped at step {step}: {reason}")
             self.record.save()
+
+        self.ranks.first_decides(note)
 
     # --- what the trainer does between probes
 
@@ -173,7 +202,8 @@ class Session:
         self._step_seconds.append(seconds)
         if self.ranks.first:
             self.record.section["live"]["training_seconds"] += seconds
-        if not self.plan.settled and step >= SETTLED_AFTER:
+        probed = self.last is not None and bool(self._probe_seconds or not self.ranks.first)
+        if not self.plan.settled and step >= SETTLED_AFTER and probed:
             self.plan = self.ranks.first_decides(self._settle)
 
     def _settle(self) -> Plan:
@@ -182,7 +212,7 @@ class Session:
             share=self.settings.probe_budget or 1.0,
             max_steps=self._begun.max_steps,
             candidates=saving_steps(self._begun.arguments, self._begun.max_steps),
-            probe_seconds=self._probe_seconds or [0.0],
+            probe_seconds=self._probe_seconds,
             step_seconds=self._step_seconds,
         )
         self.record.section["live"]["plan"] = plan.as_json()
@@ -192,55 +222,64 @@ class Session:
 
     def saved(self, step: int, folder: Path) -> None:
         """Note that the trainer saved a checkpoint, and protect it if it is the one to keep."""
-        if self.ranks.first and step in self.record.steps and folder.is_dir():
-            self.record.add_checkpoint(step, folder)
-            keep = self.settings.rule(self._history(only=self.record.saved | {0})).keep_step
-            if keep is not None:
-                self.record.keep(keep)
-            self.record.save()
+        self.ranks.first_decides(lambda: self._saved(step, folder))
+
+    def _saved(self, step: int, folder: Path) -> None:
+        if step not in self.record.steps or not folder.is_dir():
+            return
+        start = time.monotonic()
+        self.record.add_checkpoint(step, folder)
+        keep = self.settings.rule(self._history(only=self.record.saved | {0})).keep_step
+        if keep is not None:
+            self.record.keep(keep)
+        self._took(time.monotonic() - start)
+        self.record.save()
 
     def failed(self, message: str) -> None:
         """Note that probing ended before the training did."""
-        if self.ranks.first and self.record.section:
-            self._warn(f"probing ended before the training: {message}")
-            self.record.save()
+        with contextlib.suppress(Exception):  # the disk may be full: that is why it failed
+            if self.ranks.first and self.record.section:
+                self._warn(f"{BROKEN_OFF}: {message}")
+                self.record.save()
 
     def finish(self, log: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics, verdict and page, and give the folder back."""
-        if not self.ranks.first:
-            return
-        self.record.add_log(log)
-        live = self.record.section["live"]
-        if live["training_seconds"]:
-            live["share"] = round(live["probe_seconds"] / live["training_seconds"], 4)
-            asked = live["budget"]
-            over = "" if asked is None else f" ({asked:.1%} was asked for)"
-            self._say(f"probing took {live['share']:.1%} of the time of the training steps{over}")
-        self.record.section["seconds"] = round(live["probe_seconds"], 1)
-        live["chosen"] = self._chosen()
-        self.record.save()
+        self.ranks.first_decides(lambda: self._finish(log))
+
+    def _finish(self, log: Sequence[Mapping[str, Any]]) -> None:
         try:
+            self.record.add_log(log)
+            live = self.record.section["live"]
+            if live["training_seconds"]:
+                live["share"] = round(live["probe_seconds"] / live["training_seconds"], 4)
+                asked = live["budget"]
+                over = "" if asked is None else f" ({asked:.1%} was asked for)"
+                self._say(f"probing took {live['share']:.1%} of the time of the training steps{over}")
+            self.record.section["seconds"] = round(live["probe_seconds"], 1)
+            live["chosen"] = self._chosen()
+            self.record.save()
             if self.record.steps:
                 summarize(self.record.run, seed=self.settings.track.seed)
         finally:
             self.record.close()
 
     def _chosen(self) -> dict[str, Any] | None:
-        """What a rule of the user's own says in the end, among the steps that were saved."""
+        """What a rule of the user's own says in the end, among the steps that can be kept."""
         rule = self.settings.rule
         if rule == default_rules()[0]:
             return None
-        found = replay(rule, self._history())
-        if isinstance(rule, LossPatience) and (rule.metric, rule.subset) == ("heldout_loss", "select"):
-            return {"stop_step": found.stop_step}
         saved = self.record.saved | {0}
         kept = rule(self._history(only=saved if len(saved) > 1 else None))
         return {
             "rule": rule.name,
             "keep_step": kept.keep_step,
-            "stop_step": found.stop_step,
+            "stop_step": replay(rule, self._history()).stop_step,
             "reason": kept.reason,
+            "same_loss": isinstance(rule, LossPatience) and (rule.metric, rule.subset) == ("heldout_loss", "select"),
         }
+
+    def _took(self, seconds: float) -> None:
+        self.record.section["live"]["probe_seconds"] += round(seconds, 3)
 
     @property
     def _dtype(self) -> torch.dtype:

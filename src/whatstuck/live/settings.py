@@ -10,7 +10,7 @@ from whatstuck.datasets import Row, read_rows, rows_from
 from whatstuck.dynamics.settings import TrackSettings
 from whatstuck.errors import WhatStuckError
 from whatstuck.runs import content_hash, file_hash
-from whatstuck.stopping import Rule, default_rules
+from whatstuck.stopping import EndOfRemoval, Rule, default_rules
 
 _IN_MEMORY = "(rows given in Python)"
 _NOT_HERE = ("checkpoints", "device")
@@ -52,7 +52,7 @@ class LiveSettings:
         probe_budget: float | None,
         steps: Sequence[int] | None,
         stop: bool,
-        rule: Rule | None,
+        rule: Rule | str | None,
         trajectories: bool,
         **settings: Any,
     ) -> "LiveSettings":
@@ -78,7 +78,7 @@ class LiveSettings:
             probe_budget=probe_budget,
             steps=None if steps is None else tuple(sorted({0, *steps})),
             stop=stop,
-            rule=rule or default_rules()[0],
+            rule=_rule(rule),
             trajectories=trajectories,
         )
 
@@ -106,3 +106,19 @@ class LiveSettings:
             "rows": len(rows),
             "split": "/".join(sorted({row.split for row in rows})),
         }
+
+
+def _rule(given: Rule | str | None) -> Rule:
+    """The rule that was asked for.
+
+    Raises:
+        WhatStuckError: If there is none of this name, or it cannot be followed in a training.
+    """
+    usual = {rule.name: rule for rule in default_rules()}
+    rule = next(iter(usual.values())) if given is None else usual.get(given) if isinstance(given, str) else given
+    if rule is None or not callable(rule):
+        raise WhatStuckError(f"there is no rule {given!r}: give one of {', '.join(map(repr, usual))}")
+    if rule.kind == "hindsight" or isinstance(rule, EndOfRemoval):
+        why = "rows that never choose" if rule.kind == "hindsight" else "numbers that a probe does not count"
+        raise WhatStuckError(f"the rule {rule.name!r} looks at {why}, so it cannot be followed in a training")
+    return rule

@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from whatstuck.dynamics.explaining import ValueTables
 from whatstuck.dynamics.metrics import Metrics, Probe
 from whatstuck.dynamics.probing import read_probe
 from whatstuck.dynamics.records import Recorder
-from whatstuck.dynamics.verdict import record_heldout
+from whatstuck.dynamics.verdict import MIN_ROWS, record_heldout
+from whatstuck.errors import WhatStuckError
 from whatstuck.models.checkpoints import OURS
 from whatstuck.runs import read_table
-from whatstuck.stopping.history import POOLED, History
+from whatstuck.stopping.history import DIFFERENCE, POOLED, History
 
 _LOGGED = (
     ("heldout_loss", "heldout_loss", "select", ""),
@@ -72,8 +74,19 @@ class Signals:
         metrics = Metrics(pair, self._players, recorder, seed=self._seed, one_token=self._one_token)
         metrics.signals(len(pair) - 1, self._baselines)
         if heldout.exists():
-            self._heldout[step] = read_table(heldout)
+            self._add_losses(step, read_table(heldout), recorder)
         self._tables[step] = recorder.table()
+
+    def _add_losses(self, step: int, losses: pa.Table, recorder: Recorder) -> None:
+        """Held-out loss and accuracy, and the differences to earlier steps; too few rows may not choose."""
+        if pc.sum(pc.equal(losses["half"], "select")).as_py() < MIN_ROWS:
+            return
+        record_heldout({step: losses}, recorder, seed=self._seed)
+        for earlier, table in self._heldout.items():
+            pair = Recorder(self._model, self._setting)
+            record_heldout({earlier: table, step: losses}, pair, seed=self._seed)
+            recorder.rows += [row for row in pair.rows if row["metric"] == DIFFERENCE]
+        self._heldout[step] = losses
 
     def history(
         self,
@@ -100,6 +113,24 @@ class Signals:
     def _read(self, values: Path, interactions: Path) -> Probe:
         return read_probe(
             ValueTables.read(values), read_table(interactions), self._setting, self._row_ids, self._players
+        )
+
+
+def check_metric(name: str | None, *, baselines: bool) -> None:
+    """Refuse a `metric_for_best_model` that looks like one of ours and never comes.
+
+    Raises:
+        WhatStuckError: If it never comes.
+    """
+    ours = OURS.removeprefix("eval_")
+    if name is None or not name.removeprefix("eval_").startswith(ours):
+        return
+    asked = name.removeprefix("eval_").removeprefix(ours)
+    known = [short for short, *_, baseline in _LOGGED if baselines or not baseline]
+    if asked not in [f"{short}{end}" for short in known for end in ("", "_low", "_high", "_null", "_excess")]:
+        raise WhatStuckError(
+            f"metric_for_best_model={name!r} is nothing that a probe finds here: give one of "
+            f"{', '.join(f'{OURS}{short}' for short in known)}"
         )
 
 

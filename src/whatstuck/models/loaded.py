@@ -20,6 +20,7 @@ from whatstuck.models._files import file_hash, kind_of, read_json, weight_files
 from whatstuck.models._folding import folded
 from whatstuck.models._quiet import quiet_transformers
 from whatstuck.models.checkpoints import Checkpoint, base_mismatch, template_mismatch
+from whatstuck.models.precision import use_exact_products
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +101,7 @@ def load_model(
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise WhatStuckError(f"device {device} cannot hold {path}: {_brief(error)}") from error
     if dtype == torch.float32:
-        torch.set_float32_matmul_precision("highest")  # TF32 keeps 10 bits of a product; interactions need more
-        torch.backends.cudnn.allow_tf32 = False
+        use_exact_products()
     model.eval()
     return model
 
