@@ -140,7 +140,7 @@ class FakeRun(FakeMetrics):
 
     def _heldout(self, folder: Path) -> None:
         losses: dict[tuple[int, str], np.ndarray] = {}
-        for index, step in enumerate(self.steps):
+        for step in self.steps:
             loss = 0.9 + 1.6 * np.exp(-step / 9) + 0.006 * step
             accuracy = 0.08 + 0.5 * (1 - np.exp(-step / 14))
             records = [
@@ -159,10 +159,12 @@ class FakeRun(FakeMetrics):
                 correct = np.array([float(record["correct"]) for record in records if record["half"] == half])
                 losses[step, half] = nll
                 self._mean(step, "heldout_loss", half, nll)
-                for other in () if self.old else self.steps[:index]:
-                    change = nll - losses[other, half]
-                    self._mean(step, "heldout_loss_difference", half, change, baseline=f"step {other}")
                 self._mean(step, "heldout_accuracy", half, correct)
+        pairs = [("select", step, other) for index, step in enumerate(self.steps) for other in self.steps[:index]]
+        pairs += [("confirm", step, self.keep) for step in self.steps if self.keep in self.steps and step != self.keep]
+        for half, step, other in () if self.old else pairs:
+            change = losses[step, half] - losses[other, half]
+            self._mean(step, "heldout_loss_difference", half, change, baseline=f"step {other}")
 
     def _json(self, folder: Path) -> None:
         contents = {"run.json": {"format_version": 1, "track": self._track()}, "verdict.json": self._verdict()}
@@ -181,7 +183,13 @@ class FakeRun(FakeMetrics):
             },
             "baselines": self._models(),
             "checkpoints": [self._checkpoint(step) for step in self.steps],
-            "data": {"path": "/home/me/rows.jsonl", "sha256": "ef" * 32, "rows": 400, "split": "heldout"},
+            "data": {
+                "path": "/home/me/rows.jsonl",
+                "sha256": "ef" * 32,
+                "rows": 400,
+                "probed": self.rows,
+                "split": "heldout",
+            },
             "skipped": {"too few words": 3, "longer than the limit": 0},
             "trainer_state": {"eval_loss": [[step, 1 + 1 / (1 + step)] for step in self.steps]} if self.heldout else {},
             "warnings": list(self.warnings),
@@ -203,8 +211,10 @@ class FakeRun(FakeMetrics):
                 "asked_to_stop": self.stopped,
                 "rule": RULE,
                 "log": ["One probe of 20 rows took 5.1 s, so every second step is probed after step 8."],
-                "kept": None if self.keep is None else f"whatstuck-keep-{self.keep}",
+                "kept": None if self.keep is None else f"kept/checkpoint-{self.keep}",
+                "chosen": None,
             }
+            track["data"]["trained_on"] = 0
         return track
 
     def _models(self) -> list[dict[str, Any]]:
@@ -238,7 +248,7 @@ class FakeRun(FakeMetrics):
             "signals": {
                 "metric": None if keep is None else "heldout_loss",
                 "indistinguishable_steps": [] if keep is None else [16, 32, 64],
-                "confirm": {},
+                "confirm": {"step": keep},
                 "statements": ["Emerged mass rises between steps 8 and 16; held-out loss still falls there."],
             },
             "other_rules": {
@@ -246,24 +256,32 @@ class FakeRun(FakeMetrics):
             },
         }
         if not self.old:
-            verdict["rule"], verdict["stop_step"] = RULE if self.heldout else None, self.stop
+            verdict["rule"], verdict["stop_step"] = DECIDES if self.heldout else None, self.stop
+            verdict["signals"]["early_stop"] = None
             verdict["other_rules"] = {name: self._rule(*about) for name, about in OTHERS.items()}
         return verdict
 
-    def _rule(self, kind: str, keep: int | None, stop: int | None, reason: str) -> dict[str, Any]:
+    def _rule(self, kind: str, keep: int, stop: int | None, reason: str) -> dict[str, Any]:
         """Of the steps that it names, a run has the nearest."""
 
-        def near(step: int | None) -> int | None:
-            return step if step is None else min(self.steps, key=lambda other: abs(other - step))
+        def near(step: int) -> int:
+            return min(self.steps, key=lambda other: abs(other - step))
 
-        return {"keep_step": near(keep), "stop_step": near(stop), "reason": reason, "kind": kind}
+        return {"keep_step": near(keep), "stop_step": stop and near(stop), "reason": reason, "kind": kind}
 
 
+DECIDES = "held-out loss"
 RULE = "held-out loss, patience 3"
 OTHERS = {
+    RULE: (
+        "evaluation loss",
+        32,
+        48,
+        "Held-out loss is lowest at step 32 (1.14) and has not improved for 3 probes since.",
+    ),
     "rho of the emerged": ("ours", 4, 32, "Rho is best at step 4 (0.21) and has been worse for 3 probes since."),
     "gamma of the emerged": ("ours", 8, None, "Gamma is best at step 8 (0.08) so far."),
-    "emerged mass": ("ours", None, None, "Not known at any step."),
+    "emerged mass, settled": ("ours", 16, None, "Emerged mass came to rest at step 16 (-0.2) so far."),
     "trainer's eval_loss, patience 3": ("evaluation loss", 64, None, "Lowest at step 64 (1.02) so far."),
     "1 epoch": ("plain", 16, 16, "Step 16 is the first probe after 1 epoch of training."),
     "last checkpoint": ("plain", 64, None, "It is the latest checkpoint."),

@@ -19,6 +19,8 @@ from page_reader import Reader
 from whatstuck import WhatStuckError
 from whatstuck.dynamics.comparing import compare_runs
 from whatstuck.report.comparison import render_comparison
+from whatstuck.report.reading import read_run
+from whatstuck.report.rules import rule_table
 from whatstuck.runs import read_tensors, write_tensors
 
 SETTINGS: dict[str, Any] = {"players": 4, "rows": 6, "seed": 3, "eval_rows": 24}
@@ -139,6 +141,62 @@ def test_heldout_differences_are_paired_and_of_rows_that_chose_nothing(lora: Pat
     error = difference.std() / np.sqrt(len(difference))
     assert heldout["loss"]["difference"]["low"] == pytest.approx(difference.mean() - 1.96 * error, abs=0.6 * error)
     assert not heldout["note"]
+
+
+def test_rows_that_may_have_chosen_are_not_called_innocent(lora: Path, full: Path, tmp_path: Path) -> None:
+    def page(run: Path, **verdict: Any) -> str:
+        edited(run / "verdict.json", lambda content: content.update(**verdict))
+        return Reader(render_comparison(compare_runs([lora, run]))).text
+
+    new = copied(full, tmp_path / "other")
+    innocent = page(new)
+    assert "had no say in either choice" in innocent
+    assert "held-out rows that chose neither step" in innocent
+    borrowed = page(new, rule="trainer's eval_loss")
+    hindsight = page(new, rule="oracle, loss")
+    for text, doubt in (
+        (
+            borrowed,
+            "The step of B was chosen by the trainer's eval_loss; whether that was measured on these rows too is",
+        ),
+        (hindsight, "The step of B was chosen by these very rows, which flatters it."),
+    ):
+        assert doubt in text
+        assert "had no say" not in text
+        assert "chose neither" not in text
+        assert "The step of A" not in text
+    assert "The step of B" not in page(new, keep_step=None), "nothing chose its last step"
+
+    twice = [lora, copied(full, tmp_path / "x"), copied(full, tmp_path / "y")]
+    edited(twice[2] / "verdict.json", lambda content: content.update(rule="trainer's eval_loss"))
+    text = Reader(render_comparison(compare_runs(twice))).text
+    assert text.count("The step of C was chosen by the trainer's eval_loss") == 1
+    assert "had no say in any choice" not in text
+
+
+def test_a_stop_before_the_kept_step_is_not_called_enough(lora: Path, full: Path, tmp_path: Path) -> None:
+    new = copied(full, tmp_path / "early")
+    edited(new / "verdict.json", lambda content: content["signals"].update(early_stop=8))
+    text = Reader(render_comparison(compare_runs([lora, new]))).text
+    assert text.count("its rule would have stopped too early, at step 8") == 1
+    assert text.count("nothing says that it should have ended") == 1
+
+
+def test_a_real_run_says_what_every_step_costs_beside_the_kept_one(lora: Path) -> None:
+    run = read_run(lora)
+    table = rule_table(run)
+    assert table is not None
+    costs = {line.keeps: line.cost for _, lines in table.groups for line in lines}
+    assert costs[f"step {run.kept}"] == ""
+    assert costs["step 0"].startswith(("+", "−"))
+    recorded = pq.read_table(lora / "metrics.parquet").to_pylist()
+    kept = [row for row in recorded if row["metric"] == "heldout_loss_difference" and row["set"] == "confirm"]
+    assert {row["baseline"] for row in kept} == {f"step {run.kept}"}
+    assert {row["step"] for row in kept} == {*run.steps} - {run.kept}
+    losses = [pq.read_table(lora / "heldout" / f"step-{step:06d}.parquet").to_pylist() for step in (0, run.kept)]
+    pairs = [one["nll"] - two["nll"] for one, two in zip(*losses, strict=True) if one["half"] == "confirm"]
+    (found,) = (row["value"] for row in kept if row["step"] == 0)
+    assert found == pytest.approx(np.mean(pairs))
 
 
 def test_a_run_and_its_copy_do_not_differ(lora: Path, tmp_path: Path) -> None:

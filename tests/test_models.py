@@ -22,6 +22,7 @@ from whatstuck.models import (
     default_mask_token,
     load_model,
     load_tokenizer,
+    mask_token,
     resolve_model,
 )
 
@@ -254,3 +255,11 @@ def test_packaged_smollm2() -> None:
         answer = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
     assert "Paris" in tokenizer.decode(answer)
     assert isinstance(default_mask_token(tokenizer), int)
+
+
+def test_a_mask_token_is_one_of_the_vocabulary(tiny_base: Path) -> None:
+    tokenizer = load_tokenizer(tiny_base)
+    assert mask_token(tokenizer, None) == default_mask_token(tokenizer)
+    assert mask_token(tokenizer, "<pad>") == tokenizer.pad_token_id
+    with pytest.raises(WhatStuckError, match="'nothing' is no token of the model"):
+        mask_token(tokenizer, "nothing")

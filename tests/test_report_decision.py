@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fake_metrics import BASELINE, SECOND, UPPER
-from fake_run import OTHERS, RULE, FakeRun
+from fake_run import DECIDES, OTHERS, RULE, FakeRun
 from page_reader import Reader
 from whatstuck.report import make_page
 from whatstuck.report.figures import Figure, Line
@@ -78,11 +78,19 @@ def test_a_step_that_diverged_counts_as_reached(folder: Folder) -> None:
     )
 
 
+def test_a_stop_before_the_kept_step_is_no_advice(folder: Folder) -> None:
+    run = read_run(folder("never"))
+    early = changed(run, verdict={"signals": {**run.verdict["signals"], "early_stop": 4}})
+    shown = first_screen.build(early, text=True)
+    assert shown["stop"] == "The rule would have stopped too early, at step 4."
+    assert {mark.label for mark in first_screen._marks(early, early.steps)} == {"keep 32"}
+
+
 def test_a_live_run_names_its_protected_copy_and_what_was_saved(folder: Folder) -> None:
     text = Reader(make_page(folder("could have"))).text
-    assert "checkpoint-32 protected copy whatstuck-keep-32" in text
+    assert "checkpoint-32 protected copy kept/checkpoint-32" in text
     assert "9 steps probed in training 3 checkpoints saved" in text
-    assert f"decided by {RULE}" in text
+    assert f"decided by {DECIDES}" in text
     assert "No checkpoint of step" not in text
 
 
@@ -278,9 +286,9 @@ def test_rules_stand_in_the_open_by_kind_with_what_their_choice_costs(folder: Fo
         "For comparison",
     ]
     lines = {line.name: line for _, group in table.groups for line in group}
-    assert set(lines) == {RULE, *OTHERS, "no training"}
-    assert (lines[RULE].keeps, lines[RULE].stops, lines[RULE].cost) == ("step 32", "step 48", "")
-    assert (lines["emerged mass"].keeps, lines["emerged mass"].loss) == ("nothing", "")
+    assert set(lines) == {DECIDES, *OTHERS, "no training"}
+    for name in (DECIDES, RULE):
+        assert (lines[name].keeps, lines[name].stops, lines[name].cost) == ("step 32", "step 48", "")
     assert lines["oracle, accuracy"].stops == ""
     assert (lines["1 epoch"].saved, lines["last checkpoint"].saved) == (False, True)
     loss = run.metrics.series("heldout_loss", "confirm")
@@ -288,15 +296,37 @@ def test_rules_stand_in_the_open_by_kind_with_what_their_choice_costs(folder: Fo
     for name, step in (("rho of the emerged", 4), ("last checkpoint", 64), ("no training", 0)):
         assert lines[name].loss == measured(loss[step], "nats")
         assert lines[name].accuracy == measured(accuracy[step], share=True)
-    later = run.metrics.series("heldout_loss_difference", "confirm", baseline="step 32")[64]
-    assert lines["last checkpoint"].cost == difference(later)
-    earlier = run.metrics.series("heldout_loss_difference", "confirm", baseline="step 4")[32]
-    assert earlier.value is not None
-    assert earlier.value < 0  # less at step 32, so step 4 costs more
-    assert lines["rho of the emerged"].cost.startswith(f"+{-earlier.value:.2g} (+")
+    more = run.metrics.series("heldout_loss_difference", "confirm", baseline="step 32")
+    assert lines["last checkpoint"].cost == difference(more[64])
+    assert more[4].value is not None
+    assert more[4].value > 0  # less is lost at step 32, so step 4 costs more
+    assert lines["rho of the emerged"].cost == difference(more[4])
+    assert lines["rho of the emerged"].cost.startswith(f"+{more[4].value:.2g} (+")
 
     section = first_section(make_page(folder("could have")))
     assert "<details" not in section[: section.index("</table>")]
+
+
+def test_a_choice_in_hindsight_is_marked_as_flattered_by_the_rows_that_made_it(folder: Folder) -> None:
+    table = rule_table(read_run(folder("could have")))
+    assert table is not None
+    assert [line.name for _, group in table.groups for line in group if line.flattered] == ["oracle, accuracy"]
+    text = Reader(make_page(folder("could have"))).text
+    assert text.count("Chosen by these rows: flattered.") == 1
+    assert "rows that had no say in a choice, but for those in hindsight." in text
+    assert "rows that had no say in any choice" not in text
+    assert "Whether the trainer's eval_loss was measured on them too is not known." in text
+
+    old = Reader(make_page(folder("old"))).text
+    assert "rows that had no say in any choice." in old
+    assert "flattered" not in old
+    assert "measured on them too" not in old
+
+
+def test_an_oracle_that_decided_is_marked_too(folder: Folder) -> None:
+    table = rule_table(changed(read_run(folder("never")), verdict={"rule": "oracle, accuracy"}))
+    assert table is not None
+    assert [line.name for line in table.groups[0][1] if line.flattered] == ["oracle, accuracy"]
 
 
 def test_runs_of_before_there_were_kinds_keep_their_rules(folder: Folder) -> None:

@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 from whatstuck.dynamics.certain_metrics import SHRUNK
+from whatstuck.dynamics.circumstances import Training
 from whatstuck.dynamics.heldout import SCHEMA
 from whatstuck.dynamics.records import Recorder
 from whatstuck.dynamics.statements import statements
-from whatstuck.dynamics.verdict import Training, decide, record_heldout
+from whatstuck.dynamics.verdict import decide, record_heldout
 
 SETTING = "robust misfit=0.1*step tilt=0.2,0.05"
 Three = tuple[float, float, float]

@@ -185,10 +185,11 @@ def _differing(
 
 
 def _heldout(a: Side, b: Side, seed: int) -> Json:
-    """Loss and accuracy at the two steps, on the same held-out rows that chose neither step."""
+    """Loss and accuracy at the two steps, on the same held-out rows: those that no rule for a training chooses by."""
     first, second = a.confirming(), b.confirming()
     shared = sorted(first.keys() & second.keys())
-    result: Json = {"rows": len(shared), "unit": None, "loss": None, "accuracy": None, "note": ""}
+    say = [side.had_say for side in (a, b)]
+    result: Json = {"rows": len(shared), "say": say, "unit": None, "loss": None, "accuracy": None, "note": ""}
     if not shared:
         missing = [side.name for side, rows in ((a, first), (b, second)) if not rows]
         why = f"no held-out rows to confirm with in {' and '.join(missing)}" if missing else "other rows were held out"

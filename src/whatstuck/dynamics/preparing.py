@@ -23,13 +23,13 @@ from whatstuck.models import (
     Checkpoint,
     base_mismatch,
     checkpoint_at,
-    default_mask_token,
     find_checkpoints,
     fingerprint,
     load_tokenizer,
     resolve_model,
     template_mismatch,
 )
+from whatstuck.models import mask_token as find_mask_token
 from whatstuck.runs import Json, RunFolder, file_hash, model_names, read_table
 
 logger = logging.getLogger(__name__)
@@ -217,12 +217,7 @@ def _subject(
     mask_token: str | None = None,
 ) -> Subject:
     tokenizer = load_tokenizer(path)
-    if mask_token is None:
-        return Subject(name, path, tokenizer, default_mask_token(tokenizer), checkpoints, prints)
-    token = tokenizer.convert_tokens_to_ids(mask_token)
-    if not isinstance(token, int) or tokenizer.convert_ids_to_tokens(token) != mask_token:
-        raise WhatStuckError(f"--mask-token {mask_token!r} is no token of {name}: give one of its vocabulary")
-    return Subject(name, path, tokenizer, token, checkpoints, prints)
+    return Subject(name, path, tokenizer, find_mask_token(tokenizer, mask_token), checkpoints, prints)
 
 
 def _split_of(digest: str, checkpoints: Sequence[Checkpoint]) -> tuple[Literal["heldout", "train"], bool]:

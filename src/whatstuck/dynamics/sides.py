@@ -99,12 +99,27 @@ class Side:
         return ValueTables.read(part) if part.exists() else None
 
     def confirming(self) -> dict[str, Json]:
-        """Held-out rows that had no say in the choice, by id, scored at `step`; empty where there are none."""
+        """Held-out rows that are set aside from choosing, by id, scored at `step`; empty where there are none."""
         part = self.run.path / "heldout" / step_name(self.step, "parquet")
         if not part.exists():
             return {}
         table = read_table(part)
         return {record["row_id"]: record for record in table.filter(pc.equal(table["half"], "confirm")).to_pylist()}
+
+    @property
+    def had_say(self) -> str:
+        """Whether these rows had a say in the choice all the same: `no`, `perhaps` or `yes`."""
+        others = self.verdict.get("other_rules") or {}
+        if self.verdict["keep_step"] is None or self._rule is None:
+            return "no"
+        if (others.get(self._rule) or {}).get("kind") == "hindsight":
+            return "yes"
+        # which rows a trainer evaluates on is not recorded; those of the data file may be among them
+        return "perhaps" if self._rule.startswith(("trainer's eval_loss", "eval_loss")) else "no"
+
+    @property
+    def _rule(self) -> str | None:
+        return self.verdict.get("rule") or (self.verdict.get("signals") or {}).get("metric")
 
     def described(self) -> Json:
         """The decision, and the curves that lead to it."""
@@ -119,7 +134,8 @@ class Side:
             "stop_step": verdict.get("stop_step"),
             "stopped_at": live.get("stopped_at"),
             "decision": verdict.get("decision"),
-            "rule": verdict.get("rule") or (verdict.get("signals") or {}).get("metric"),
+            "early_stop": (verdict.get("signals") or {}).get("early_stop"),
+            "rule": self._rule,
             "confidence": verdict.get("confidence"),
             "reason": verdict.get("reason"),
             "checkpoint": _last_part(checkpoint.get("path")),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whatstuck._version import __version__
+from whatstuck.dynamics.circumstances import Training
 from whatstuck.dynamics.explaining import PERTURBED, PERTURBED_ROWS, ValueTables, settings_of
 from whatstuck.dynamics.metrics import MAIN_TAU, Metrics
 from whatstuck.dynamics.probing import effects_of, read_probe
 from whatstuck.dynamics.records import Recorder
 from whatstuck.dynamics.statements import statements
-from whatstuck.dynamics.verdict import Training, decide, record_heldout
+from whatstuck.dynamics.verdict import decide, record_cost, record_heldout
 from whatstuck.report import write_report
 from whatstuck.runs import (
     Json,
@@ -27,6 +29,7 @@ from whatstuck.runs import (
     write_json,
     write_table,
 )
+from whatstuck.stopping.replay import default_rules
 
 
 def summarize(run: RunFolder, *, seed: int) -> None:
@@ -45,16 +48,12 @@ def summarize(run: RunFolder, *, seed: int) -> None:
         heldout = {step: read_table(part) for step, part in losses.items() if part.exists()}
         metrics = _metrics(run, section, _parts(run, model, steps), heldout, seed)
         main = _settings(section)[0]
-        training = Training(
-            heldout,
-            logged={name: [(step, value) for step, value in pairs] for name, pairs in section["trainer_state"].items()},
-            epochs=dict(section.get("epochs", [])),
-            saved=[entry["step"] for entry in section["checkpoints"] if entry["path"] is not None],
-            diverged=section["diverged"],
-            assumed=section["data"]["assumed"],
-            chosen=section.get("live", {}).get("chosen"),
-        )
+        training = _training(run, section, heldout)
         verdict = decide(training, metrics, statements(metrics, main), setting=main, seed=seed)
+        if verdict["keep_step"] is not None:
+            costs = Recorder(model, main)
+            record_cost(heldout, verdict["keep_step"], costs, seed=seed)
+            metrics = pa.concat_tables([metrics, costs.table()])
         write_table(path, metrics, {"inputs": inputs})
         write_json(run.part("verdict.json"), verdict)
     write_report(run.path)
@@ -68,6 +67,43 @@ def finish(run: RunFolder) -> None:
             summarize(run, seed=section["seed"])
 
 
+def _training(run: RunFolder, section: Json, heldout: Mapping[int, pa.Table]) -> Training:
+    """What run.json says of the training, and which of its checkpoints are still there."""
+    live = section.get("live", {})
+    saved, gone = _checkpoints(run, section)
+    chosen, named = live.get("chosen"), live.get("rule")
+    decides_anyway = named is None or named == default_rules()[0].name
+    return Training(
+        heldout,
+        logged={name: [(step, value) for step, value in pairs] for name, pairs in section["trainer_state"].items()},
+        epochs=dict(section.get("epochs", [])),
+        saved=saved,
+        gone=gone,
+        diverged=section["diverged"],
+        assumed=section["data"]["assumed"],
+        trained_on=section["data"].get("trained_on", 0),
+        chosen=chosen,
+        unasked=None if chosen is not None or decides_anyway else named,
+    )
+
+
+def _checkpoints(run: RunFolder, section: Json) -> tuple[list[int], list[int]]:
+    """Steps that were saved: those that are there, and those that are gone.
+
+    Trainers delete checkpoints while they train; one has a protected copy in the run folder. What was probed
+    afterwards was there then, and moving it since makes it no worse.
+    """
+    saved: dict[int, str] = {
+        entry["step"]: entry["path"] for entry in section["checkpoints"] if entry["path"] is not None
+    }
+    gone = [
+        step
+        for step, path in saved.items()
+        if "live" in section and step and not (Path(path).is_dir() or run.part("kept", f"checkpoint-{step}").is_dir())
+    ]
+    return [step for step in saved if step not in gone], gone
+
+
 def _inputs(run: RunFolder, section: Json) -> str:
     """Hash of all that metrics and verdict rest on."""
     names = [section["model"]["name"], *(entry["name"] for entry in section["baselines"])]
@@ -76,8 +112,10 @@ def _inputs(run: RunFolder, section: Json) -> str:
         parts += run.part("interactions", name).glob("*.parquet")
     hashes = {str(part.relative_to(run.path)): file_hash(part) for part in parts}
     described = [section[key] for key in ("settings", "seed", "checkpoints", "trainer_state", "diverged")]
-    described.append(section.get("epochs", []))
-    return content_hash([__version__, names, described, section["data"]["assumed"], hashes])
+    data, live = section["data"], section.get("live", {})
+    described += [section.get("epochs", []), data["assumed"], data.get("trained_on", 0)]
+    described += [live.get("rule"), live.get("chosen"), _checkpoints(run, section)]
+    return content_hash([__version__, names, described, hashes])
 
 
 def _settings(section: Json) -> list[str]:

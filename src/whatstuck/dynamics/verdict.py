@@ -8,8 +8,7 @@ A finished run is looked at as a whole: a loss that falls again after patience h
 rule would have done in the training itself is replayed and stands beside it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whatstuck.dynamics.bootstrap import RowBootstrap
+from whatstuck.dynamics.circumstances import TRAINERS_RULE, Training, qualify
 from whatstuck.dynamics.records import Recorder
 from whatstuck.stopping.decisions import Rule
 from whatstuck.stopping.history import DIFFERENCE, POOLED, TRAINER, History
@@ -45,42 +45,26 @@ def record_heldout(tables: Mapping[int, pa.Table], recorder: Recorder, *, seed: 
                     values = rows[column].cast(pa.float64()).to_numpy()[:, None]
                     value, low, high = bootstrap.ratio(values)
                     recorder.add(step, metric, half, (value[0], low[0], high[0]))
-    steps, losses = _paired_losses(tables)
+    steps, losses = _paired_losses(tables, "select")
     if losses.size:
         bootstrap = RowBootstrap(losses.shape[1], seed=seed)
         for index, step in enumerate(steps[1:], start=1):
             columns = bootstrap.ratio((losses[index] - losses[:index]).T)
-            for other, *triple in zip(steps[:index], *columns, strict=True):
-                value, low, high = triple
+            for other, value, low, high in zip(steps[:index], *columns, strict=True):
                 recorder.add(step, DIFFERENCE, "select", (value, low, high), baseline=f"step {other}")
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What is known of a training beside the metrics of its probes.
+def record_cost(tables: Mapping[int, pa.Table], keep: int, recorder: Recorder, *, seed: int) -> None:
+    """Record how much more loss each step has than the kept one, paired by row, on the rows that chose nothing.
 
-    Attributes:
-        heldout: Step to its held-out table; empty where only training rows were probed.
-        logged: Held-out metrics that the trainer logged: name to (step, value) pairs.
-        epochs: Step to epoch, where known.
-        saved: Steps of which there is a checkpoint; None: all. The untouched model is always there.
-        diverged: Steps that were left out because the training diverged there.
-        assumed: Whether the held-out rows are only taken to be held out; that costs confidence.
-        chosen: `rule`, `keep_step`, `stop_step` and `reason` of a rule that the user chose for the training; of another
-            patience on the same loss `stop_step` alone.
+    Only differences to the kept step: it was chosen by other rows, so these do not flatter it.
     """
-
-    heldout: Mapping[int, pa.Table]
-    logged: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
-    epochs: Mapping[int, float] = field(default_factory=dict)
-    saved: Collection[int] | None = None
-    diverged: Sequence[int] = ()
-    assumed: bool = False
-    chosen: Mapping[str, Any] | None = None
-
-    def can_keep(self, step: int) -> bool:
-        """Whether a step may be kept; any may, where nothing was saved at all."""
-        return self.saved is None or step == 0 or step in self.saved or not any(self.saved)
+    steps, losses = _paired_losses(tables, "confirm")
+    if keep in steps and losses.size:
+        columns = RowBootstrap(losses.shape[1], seed=seed).ratio((losses - losses[steps.index(keep)]).T)
+        for step, value, low, high in zip(steps, *columns, strict=True):
+            if step != keep:
+                recorder.add(step, DIFFERENCE, "confirm", (value, low, high), baseline=f"step {keep}")
 
 
 def decide(
@@ -97,18 +81,24 @@ def decide(
     """
     history = History.from_metrics(metrics, setting, epochs=training.epochs, trainer=training.logged)
     probed = sorted(set(metrics["step"].to_pylist()))
-    steps, losses = _paired_losses(training.heldout)
-    everything = training.logged.get("eval_loss", ())
-    logged = [(step, loss) for step, loss in everything if step in probed and training.can_keep(step)]
+    steps, losses = _paired_losses(training.heldout, "select")
+    logged = [
+        (step, loss)
+        for step, loss in training.logged.get("eval_loss", ())
+        if step in probed and training.can_keep(step)
+    ]
+    chosen = training.chosen
     rule: Rule | None = None
     if len(probed) == 1:
         verdict = _cannot_tell(f"Only step {probed[0]} was scored: there is nothing to choose from.")
+    elif chosen is not None and not chosen["same_loss"]:
+        verdict = _by_chosen_rule(chosen, metrics)
     elif losses.shape[1] >= MIN_ROWS:
         rule = LossPatience(after=LAST_EARLY)
         verdict = _by_heldout_loss(training, steps, losses, metrics, seed, last=max([*probed, *training.diverged]))
     elif logged:
         rule = LossPatience("eval_loss", TRAINER, after=LAST_EARLY)
-        verdict = _by_trainer_loss(logged, everything)
+        verdict = _by_trainer_loss(training, logged)
     elif training.heldout:
         verdict = _cannot_tell(
             f"Only {losses.shape[1]} held-out rows may choose the checkpoint; {MIN_ROWS} are needed (half of "
@@ -119,39 +109,38 @@ def decide(
             "No held-out metric: give --data rows that the training did not see, or train with evaluation on. "
             "Interaction signals alone have not earned the right to choose a checkpoint."
         )
-    if training.assumed and verdict["signals"]["metric"] == "heldout_loss":
-        verdict["reason"] += " Nothing says that these rows were held out; they are taken to be."
-        verdict["confidence"] = {"high": "medium"}.get(verdict["confidence"], verdict["confidence"])
-    verdict["stop_step"] = None
-    if rule is not None:
-        verdict["stop_step"], sentence = _stop(rule, history)
-        verdict["reason"] += sentence
-    if training.chosen is not None:
-        verdict |= training.chosen
-        if "keep_step" in training.chosen:
-            verdict["decision"] = "cannot tell" if verdict["keep_step"] is None else "keep"
-            verdict["confidence"] = "low"  # no study says how good a rule of the user's own is
-    if training.diverged:
-        listed = ", ".join(map(str, training.diverged))
-        verdict["reason"] += f" The training diverged at step {listed}: left out."
+    stop, early, sentence = _stop(verdict["keep_step"], rule, chosen, history)
+    verdict["stop_step"], verdict["signals"]["early_stop"] = stop, early
+    verdict["reason"] += sentence
+    qualify(verdict, training)
     verdict["signals"]["statements"] = list(statements)
     verdict["other_rules"] = _other_rules(history, training)
     return verdict
 
 
-def _stop(rule: Rule, history: History) -> tuple[int | None, str]:
-    """The step at which a rule stops for good, and a sentence if it would have stopped too early before."""
-    best = rule(history).keep_step
-    early = replay(rule, history)
-    if best is None or early.stop_step is None:
-        return None, ""
-    if early.stop_step > best:
-        return early.stop_step, ""
-    later = (step for step in history.steps if step > best and rule(history.until(step)).action == "stop")
-    return next(later, None), (
-        f' In the training itself "{rule.name}" would have stopped at step {early.stop_step} and kept step '
-        f"{early.keep_step}; the loss fell again after that."
-    )
+def _stop(
+    keep: int | None, rule: Rule | None, chosen: Mapping[str, Any] | None, history: History
+) -> tuple[int | None, int | None, str]:
+    """Where the deciding rule stops, where it would have stopped too early, and a sentence about the latter.
+
+    A training that went on may have got better: a stop before the step that is kept (or the better one of which there
+    is no checkpoint) is none that anyone should have made.
+    """
+    if keep is None:
+        return None, None, ""
+    best = rule(history).keep_step if rule is not None else None
+    needed = keep if best is None else max(best, keep)
+    name, first, later = "", None, None
+    if chosen is not None:
+        name, first = chosen["rule"], chosen["stop_step"]
+    elif rule is not None:
+        name, first = rule.name, replay(rule, history).stop_step
+        stops = (step for step in history.steps if step >= needed and rule(history.until(step)).action == "stop")
+        later = next(stops, None)
+    if first is None or first >= needed:
+        return first, None, ""
+    sentence = f' In the training itself "{name}" would have stopped at step {first}, before step {needed} was reached.'
+    return later, first, sentence
 
 
 def _cannot_tell(reason: str) -> dict[str, Any]:
@@ -165,19 +154,29 @@ def _cannot_tell(reason: str) -> dict[str, Any]:
     }
 
 
-def _by_trainer_loss(logged: Sequence[tuple[int, float]], everything: Sequence[tuple[int, float]]) -> dict[str, Any]:
+def _by_chosen_rule(chosen: Mapping[str, Any], metrics: pa.Table) -> dict[str, Any]:
+    """What a rule of the user's own says. No study says how good it is, and the numbers behind the loss are not its."""
+    verdict = _cannot_tell(chosen["reason"]) | {"rule": chosen["rule"]}
+    keep = chosen["keep_step"]
+    if keep is not None:
+        verdict |= {"keep_step": keep, "decision": "keep"}
+        verdict["signals"]["confirm"] = _confirmation(metrics, keep)
+    return verdict
+
+
+def _by_trainer_loss(training: Training, logged: Sequence[tuple[int, float]]) -> dict[str, Any]:
     """The best of the probed steps by the loss that the trainer logged."""
     step, loss = min(logged, key=lambda pair: pair[1])
     reason = (
         f"The trainer's own eval_loss is lowest at step {step} ({loss:.3g} nats). It was logged as a mean without "
         "rows, so it has no interval: others may be as good."
     )
-    between, lower = min(everything, key=lambda pair: pair[1])
+    between, lower = min(training.logged["eval_loss"], key=lambda pair: pair[1])
     if lower < loss:
-        reason += f" It was lower at step {between} ({lower:.3g}), of which there is no checkpoint."
+        reason += f" It was lower at step {between} ({lower:.3g}), but {training.missing(between)}."
     return {
         "keep_step": step,
-        "rule": "trainer's eval_loss",
+        "rule": TRAINERS_RULE,
         "decision": "keep",
         "reason": reason,
         "confidence": "low",
@@ -185,12 +184,12 @@ def _by_trainer_loss(logged: Sequence[tuple[int, float]], everything: Sequence[t
     }
 
 
-def _paired_losses(heldout: Mapping[int, pa.Table]) -> tuple[list[int], Floats]:
-    """Steps, and losses `(steps, rows)` of the half that may choose, on rows known at all; no steps that diverged."""
+def _paired_losses(heldout: Mapping[int, pa.Table], half: str) -> tuple[list[int], Floats]:
+    """Steps, and losses `(steps, rows)` of a half, on rows known at all; no steps that diverged."""
     steps, columns = [], []
     for step, table in sorted(heldout.items()):
-        chosen = table.filter(pc.equal(table["half"], "select"))
-        losses = dict(zip(chosen["row_id"].to_pylist(), chosen["nll"].to_pylist(), strict=True))
+        rows = table.filter(pc.equal(table["half"], half))
+        losses = dict(zip(rows["row_id"].to_pylist(), rows["nll"].to_pylist(), strict=True))
         if np.isfinite(list(losses.values())).all():
             steps.append(step)
             columns.append(losses)
@@ -212,7 +211,8 @@ def _by_heldout_loss(
     keep = steps[best]
     rivals = len(alike) - 1
     confidence = "high" if not rivals else "medium" if rivals < MEDIUM_CONFIDENCE_STEPS else "low"
-    which = "Held-out loss" if lowest == best else "Of the steps that were saved, held-out loss"
+    left = "checkpoints that are left" if training.gone else "steps that were saved"
+    which = "Held-out loss" if lowest == best else f"Of the {left}, held-out loss"
     reason = f"{which} is lowest at step {keep} ({means[best]:.3g} nats over {losses.shape[1]} rows)"
     if rivals:
         others = ", ".join(str(step) for step in alike if step != keep)
@@ -223,7 +223,9 @@ def _by_heldout_loss(
         )
     if lowest != best:
         sure = "beyond its interval" if high[lowest] < 0 else "within its interval"
-        reason += f" Step {steps[lowest]} was better ({means[lowest]:.3g}, {sure}), but no checkpoint of it was saved."
+        reason += (
+            f" Step {steps[lowest]} was better ({means[lowest]:.3g}, {sure}), but {training.missing(steps[lowest])}."
+        )
     if keep == last:
         reason += " It is the last checkpoint: training longer may still help."
     return {
@@ -258,7 +260,8 @@ def _other_rules(history: History, training: Training) -> dict[str, dict[str, An
     for rule in default_rules(baselines=bool(history.series("gamma", "emerged", POOLED))):
         would = replay(rule, history)
         if would.keep_step is not None:
-            unsaved = "" if training.can_keep(would.keep_step) else " No checkpoint of it was saved."
+            missing = training.missing(would.keep_step)
+            unsaved = "" if training.can_keep(would.keep_step) else f" {missing[0].upper()}{missing[1:]}."
             rules[rule.name] = {
                 "keep_step": would.keep_step,
                 "stop_step": would.stop_step,

@@ -19,7 +19,7 @@ from whatstuck.errors import WhatStuckError
 from whatstuck.live.baselines import Baseline, find_baselines, score_baseline
 from whatstuck.live.borrowing import borrowed, causal_model
 from whatstuck.live.budget import EARLY, Cost, Plan, choose, early_steps, fixed_plan
-from whatstuck.live.identity import mask_token, text_tokenizer, training_identity, weights_fingerprint
+from whatstuck.live.identity import text_tokenizer, training_identity, weights_fingerprint
 from whatstuck.live.overlap import overlap_with_training
 from whatstuck.live.parts import Parts
 from whatstuck.live.prober import Prober, possible_players
@@ -29,6 +29,7 @@ from whatstuck.live.schedule import default_steps
 from whatstuck.live.settings import LiveSettings
 from whatstuck.live.signals import Signals, logged_signals
 from whatstuck.live.timing import guess_step
+from whatstuck.models import mask_token
 from whatstuck.rows.trajectories import trained_rows
 from whatstuck.runs import Json, model_names, read_table, write_table
 
@@ -63,7 +64,7 @@ class Beginning:
         self.ranks = Ranks()
         self.record = Record(settings.track.out)
         tokenizer = text_tokenizer(processing_class)
-        self.prober = Prober(tokenizer, mask_token(settings.track.mask_token, tokenizer), settings.track, self.ranks)
+        self.prober = Prober(tokenizer, mask_token(tokenizer, settings.track.mask_token), settings.track, self.ranks)
         self._dataset = dataset
         try:
             self._begin(model, tokenizer)

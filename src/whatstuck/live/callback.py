@@ -158,7 +158,7 @@ class WhatStuckCallback(TrainerCallback):
         del control
         session = self._live()
         if session is not None:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            folder = Path(args.output_dir).resolve() / f"checkpoint-{state.global_step}"
             self._guarded(lambda: session.saved(state.global_step, folder))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -7,7 +7,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.errors import WhatStuckError
-from whatstuck.models import default_mask_token
 
 _SAMPLED = 256
 _ARGUMENTS = (
@@ -60,17 +59,3 @@ def text_tokenizer(processing_class: Any) -> PreTrainedTokenizerBase:
     if not isinstance(found, PreTrainedTokenizerBase):
         raise WhatStuckError("the trainer has no tokenizer: give it one with processing_class=")
     return found
-
-
-def mask_token(name: str | None, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Id of the token that stands for a masked word.
-
-    Raises:
-        WhatStuckError: If it is none of the model's.
-    """
-    if name is None:
-        return default_mask_token(tokenizer)
-    token = tokenizer.convert_tokens_to_ids(name)
-    if not isinstance(token, int) or tokenizer.convert_ids_to_tokens(token) != name:
-        raise WhatStuckError(f"mask_token {name!r} is no token of the model: give one of its vocabulary")
-    return token

@@ -12,7 +12,7 @@ from whatstuck.models.checkpoints import (
     trainer_epochs,
     trainer_metrics,
 )
-from whatstuck.models.loaded import CheckpointedModel, default_mask_token, load_model, load_tokenizer
+from whatstuck.models.loaded import CheckpointedModel, default_mask_token, load_model, load_tokenizer, mask_token
 from whatstuck.models.resolving import resolve_model
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "logged_metrics",
+    "mask_token",
     "resolve_model",
     "template_mismatch",
     "trainer_epochs",

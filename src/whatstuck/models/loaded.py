@@ -106,6 +106,20 @@ def load_model(
     return model
 
 
+def mask_token(tokenizer: PreTrainedTokenizerBase, name: str | None) -> int:
+    """Id of the token that stands for a masked word: the one that the user names, else `default_mask_token`.
+
+    Raises:
+        WhatStuckError: If it is none of the tokenizer's.
+    """
+    if name is None:
+        return default_mask_token(tokenizer)
+    token = tokenizer.convert_tokens_to_ids(name)
+    if not isinstance(token, int) or tokenizer.convert_ids_to_tokens(token) != name:
+        raise WhatStuckError(f"the mask token {name!r} is no token of the model: give one of its vocabulary")
+    return token
+
+
 def default_mask_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id of the token that stands for a masked word, where the user names none.
 

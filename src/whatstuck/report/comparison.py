@@ -5,19 +5,17 @@ said in a sentence, drawn as two bars and given in a table with intervals and ch
 """
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from whatstuck.errors import WhatStuckError
-from whatstuck.files import whole
 from whatstuck.report.comparison_bars import longest
 from whatstuck.report.comparison_pairs import Json, heldout_findings, letter, show_pair, stat, style_of
 from whatstuck.report.figures import Figure, Line
 from whatstuck.report.metrics import Stat
+from whatstuck.report.templating import environment, style, write_page
 from whatstuck.report.words import counted, listed, measured, number
 
 MOST_BANDS = 3  # more areas than this hide each other
@@ -50,29 +48,15 @@ def write_comparison(comparison: Json, out: Path, *, text: bool = True) -> Path:
     """
     if out.is_dir():
         raise WhatStuckError(f"{out} is a folder: give --out a file, such as compare.html")
-    page = render_comparison(comparison, text=text)
-    try:
-        with whole(out) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise WhatStuckError(f"{out} cannot be written ({error.strerror}): choose another --out") from error
-    return out
+    return write_page(out, render_comparison(comparison, text=text), "choose another --out")
 
 
 def render_comparison(comparison: Json, *, text: bool = True) -> str:
     """The page as a string; see `write_comparison`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("whatstuck.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    folder = resources.files("whatstuck.report").joinpath("templates")
-    style = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "compare.css"))
     runs, pairs = comparison["runs"], comparison["pairs"]
-    return environment.get_template("compare.html.j2").render(
-        style=Markup(style),  # noqa: S704 - our own files
+    template = environment().get_template("compare.html.j2")
+    return template.render(
+        style=style("page.css", "compare.css"),
         text=text,
         headline=_headline(runs),
         runs=[_decision(run, index) for index, run in enumerate(runs)],
@@ -102,6 +86,8 @@ def _decision(run: Json, index: int) -> dict[str, Any]:
         stop = f"stopped the training at step {run['stopped_at']}"
     elif run["stop_step"] is not None and run["stop_step"] < last:
         stop = f"step {run['stop_step']} would have been enough; it went on to {last}"
+    elif run["stop_step"] is None and run["early_stop"] is not None:
+        stop = f"its rule would have stopped too early, at step {run['early_stop']}"
     else:
         stop = f"nothing says that it should have ended before step {last}"
     kept = run["keep_step"] is not None

@@ -45,12 +45,14 @@ def stat(record: Json | None) -> Stat:
 def heldout_findings(pairs: Sequence[Json]) -> list[str]:
     """Which run is better on held-out rows, as far as paired intervals tell; of many pairs only those that differ."""
     said = [finding for pair in pairs for finding in _heldout_findings(pair)]
+    doubts = list(dict.fromkeys(doubt for pair in pairs for doubt in _doubts(pair)))
     if len(pairs) == 1:
-        return [text for text, _ in said]
+        return [text for text, _ in said] + doubts
     unknown = [pair for pair in pairs if pair["heldout"]["loss"] is None]
     apart = [text for text, differs in said if differs]
     if not apart and len(unknown) < len(pairs):
-        apart = ["On held-out rows that had no say in any choice no two runs can be told apart."]
+        apart = [f"On held-out rows{'' if doubts else ' that had no say in any choice'} no two runs can be told apart."]
+    apart += doubts
     if unknown:
         count = f"{len(unknown)} of {len(pairs)}" if len(unknown) < len(pairs) else "all"
         apart.append(f"Held-out loss cannot be compared in {count} pairs: no rows that both held out.")
@@ -62,7 +64,9 @@ def _heldout_findings(pair: Json) -> list[tuple[str, bool]]:
     a, b, heldout = letter(pair["a"]), letter(pair["b"]), pair["heldout"]
     if heldout["loss"] is None:
         return [(heldout["note"], False)]
-    where = f"on {counted(heldout['rows'], 'held-out row')} that had no say in either choice"
+    where = f"on {counted(heldout['rows'], 'held-out row')}" + (
+        "" if _doubts(pair) else " that had no say in either choice"
+    )
     found = []
     for name, unit, share in (("loss", heldout["unit"], False), ("accuracy", "", True)):
         difference = stat(heldout[name]["difference"])
@@ -75,6 +79,19 @@ def _heldout_findings(pair: Json) -> list[tuple[str, bool]]:
         text += f": {a} less {b} is {_signed(difference, unit, share=share)}. {heldout['note']}"
         found.append((text.strip(), bool(side)))
     return found
+
+
+def _doubts(pair: Json) -> list[str]:
+    """Sentences on the steps that the held-out rows of the comparison chose, or may have chosen."""
+    if pair["heldout"]["loss"] is None:
+        return []
+    words = {
+        "yes": "The step of {} was chosen by these very rows, which flatters it.",
+        "perhaps": "The step of {} was chosen by the trainer's eval_loss; whether that was measured on these rows too "
+        "is not known.",
+    }
+    say = zip((pair["a"], pair["b"]), pair["heldout"]["say"], strict=True)
+    return [words[known].format(letter(index)) for index, known in say if known in words]
 
 
 def _outside(known: Stat, least: float = 0.0) -> int:
@@ -114,6 +131,7 @@ def show_pair(pair: Json, runs: Sequence[Json], *, top: float, text: bool) -> di
         ],
         "obstacle": pair["obstacle"],
         "heldout": _heldout_table(pair["heldout"]),
+        "heldout_rows": "held-out rows" if _doubts(pair) else "held-out rows that chose neither step",
         "summary": _summary(pair),
     }
     if pair["obstacle"]:

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from whatstuck.errors import WhatStuckError
-from whatstuck.files import whole
 from whatstuck.report.reading import SETS, Run, read_run
 from whatstuck.report.sections import changes, prompt, ratios, trust, verdict
+from whatstuck.report.templating import environment, style, write_page
 from whatstuck.report.words import PLAIN_NAMES
 
 FILE_NAME = "report.html"
@@ -50,14 +47,7 @@ def write_report(run: Path, *, text: bool = True) -> Path:
     Raises:
         WhatStuckError: If the run folder is missing, unfinished or damaged, or cannot be written to.
     """
-    page = make_page(run, text=text)
-    target = Path(run) / FILE_NAME
-    try:
-        with whole(target) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise WhatStuckError(f"{target} cannot be written ({error.strerror}): make the folder writable") from error
-    return target
+    return write_page(Path(run) / FILE_NAME, make_page(run, text=text), "make the folder writable")
 
 
 def make_page(run: Path, *, text: bool = True) -> str:
@@ -67,21 +57,14 @@ def make_page(run: Path, *, text: bool = True) -> str:
 
 def render(run: Run, *, text: bool) -> str:
     """The page of a run that was read."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("whatstuck.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = resources.files("whatstuck.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
-    environment.globals.update(names=PLAIN_NAMES, sets=SETS, text=text)
+    templates = environment()
+    templates.globals.update(names=PLAIN_NAMES, sets=SETS, text=text)
     parts = [
-        (section, Markup(environment.get_template(f"{section.name}.html.j2").render(section.build(run, text=text))))  # noqa: S704 - escaped by the template
+        (section, Markup(templates.get_template(f"{section.name}.html.j2").render(section.build(run, text=text))))  # noqa: S704 - escaped by the template
         for section in SECTIONS
     ]
-    return environment.get_template("page.html.j2").render(
-        style=Markup(style),  # noqa: S704 - our own file
+    return templates.get_template("page.html.j2").render(
+        style=style("page.css"),
         sections=parts,
         run=run,
         model=run.track["model"]["name"],

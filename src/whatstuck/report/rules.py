@@ -1,7 +1,8 @@
 """What each rule would have kept and where it would have stopped, and what that choice costs.
 
-The cost is read off the rows that no rule chooses by, so that the rule that decides is measured like all others. Two
-steps are compared on the same rows, pair by pair, where the run holds that difference.
+The cost is read off the rows that no rule for a training chooses by, so that the rule that decides is measured like all
+others. Only a choice in hindsight is made by these very rows, and its numbers flatter it. Two steps are compared on the
+same rows, pair by pair, where the run holds that difference.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ GROUPS = {
     "none": "For comparison",
 }
 _DIFFERENCE = "heldout_loss_difference"
-_DECIDED_BY = {"heldout_loss": "held-out loss", "eval_loss": "the trainer's eval_loss"}
+TRAINERS = "trainer's eval_loss"
+_DECIDED_BY = {"heldout_loss": "held-out loss", "eval_loss": TRAINERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class RuleLine:
     Attributes:
         cost: Loss less that at the kept step, paired by row; empty at that step, or where it is not known.
         saved: Whether the step that it keeps has a checkpoint.
+        flattered: Whether the rows of its loss and accuracy are those that chose the step.
     """
 
     name: str
@@ -42,6 +45,7 @@ class RuleLine:
     cost: str
     accuracy: str
     saved: bool
+    flattered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,21 @@ class RuleTable:
     @property
     def paired(self) -> bool:
         """Whether any line says what it costs beside the kept step."""
-        return any(line.cost for _, lines in self.groups for line in lines)
+        return any(line.cost for line in self._lines)
+
+    @property
+    def flattered(self) -> bool:
+        """Whether any line was chosen by the rows that it is measured on."""
+        return any(line.flattered for line in self._lines)
+
+    @property
+    def trainers(self) -> bool:
+        """Whether any line rests on the trainer's eval_loss, whose rows are not known."""
+        return any(line.name.startswith(TRAINERS) for line in self._lines)
+
+    @property
+    def _lines(self) -> list[RuleLine]:
+        return [line for _, lines in self.groups for line in lines]
 
 
 def deciding_rule(run: Run) -> str:
@@ -110,6 +128,7 @@ def _line(run: Run, kind: str, name: str, rule: dict[str, Any]) -> RuleLine:
         cost=_cost(run, keep),
         accuracy="" if keep is None else measured(accuracy, share=True),
         saved=run.saved(keep),
+        flattered="hindsight" in (kind, kind_of(run, name)) and keep is not None,
     )
 
 
@@ -118,14 +137,8 @@ def _at(run: Run, metric: str, step: int | None) -> Stat | None:
 
 
 def _cost(run: Run, step: int | None) -> str:
-    """How much more loss a step has than the kept one; recorded at the later of the two, less the earlier."""
-    if step is None or run.kept is None or step == run.kept:
+    """How much more loss a step has than the kept one."""
+    if step is None or run.kept is None:
         return ""
-    first, last = sorted((step, run.kept))
-    stat = run.metrics.series(_DIFFERENCE, "confirm", baseline=f"step {first}").get(last)
-    if stat is None or stat.value is None:
-        return ""
-    if step == last:
-        return difference(stat)
-    ends = (None, None) if stat.low is None or stat.high is None else (-stat.high, -stat.low)
-    return difference(Stat(-stat.value, *ends))
+    stat = run.metrics.series(_DIFFERENCE, "confirm", baseline=f"step {run.kept}").get(step)
+    return "" if stat is None else difference(stat)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from whatstuck.report.figures import Figure, Line
 from whatstuck.report.marks import Mark
 from whatstuck.report.metrics import Stat, known
-from whatstuck.report.reading import Run
+from whatstuck.report.reading import Run, whole_number
 from whatstuck.report.rules import deciding_rule, kind_of, rule_table
 from whatstuck.report.signals import choice_of_baseline, panels
 from whatstuck.report.words import counted, listed, measured
@@ -37,7 +37,7 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
         "headline": _headline(run, keeps=keeps),
         "stop": _stop(run, keeps=keeps),
         "folder": _last_part(run.checkpoint(run.kept).get("path")) if keeps else "",
-        "protected": _last_part(run.live.get("kept")) if keeps else "",
+        "protected": str(run.live.get("kept") or "") if keeps else "",  # inside the run folder
         "unsaved": keeps and not run.saved(run.kept),
         "kept": run.kept,
         "reason": verdict.get("reason") or "No reason is recorded.",
@@ -73,12 +73,18 @@ def _headline(run: Run, *, keeps: bool) -> str:
 
 
 def _stop(run: Run, *, keeps: bool) -> str:
-    """Where the training stopped, could have stopped, or that the rule never said so; empty where none was asked."""
+    """Where the training stopped, could have stopped, or that the rule never said so; empty where none was asked.
+
+    A stop before the kept step is no advice: the training went on, and got better.
+    """
     reached = max([run.last, *(run.track.get("diverged") or [])])
     if run.stopped is not None:
         return f"The rule stopped the training at step {run.stopped}."
     if run.stop is None:
         asked = keeps and run.verdict.get("rule") and reached > run.before
+        early = whole_number((run.verdict.get("signals") or {}).get("early_stop"))
+        if asked and early is not None:
+            return f"The rule would have stopped too early, at step {early}."
         return f"The rule never said stop, up to step {reached}, the last one." if asked else ""
     if run.stop >= reached:
         return f"The rule said stop at step {run.stop}, where the training ended."
