@@ -70,8 +70,16 @@ def test_half_precision_is_scored_as_the_same_weights_in_fp32(tiny_base: Path) -
         assert torch.equal(helpers.probe_logits(scored), helpers.probe_logits(whole))
 
 
-def test_autocast_that_hides_in_the_forward_is_left_out(tiny_base: Path) -> None:
-    accelerate = pytest.importorskip("accelerate")
+@pytest.fixture
+def accelerate() -> Iterator[Any]:
+    """accelerate, without what earlier trainers of this process have decided for all."""
+    module = pytest.importorskip("accelerate")
+    module.state.AcceleratorState._reset_state(reset_partial_state=True)
+    yield module
+    module.state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_autocast_that_hides_in_the_forward_is_left_out(accelerate: Any, tiny_base: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(tiny_base)
     expected = helpers.probe_logits(model.eval())
     accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
