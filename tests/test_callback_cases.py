@@ -279,6 +279,20 @@ def test_a_resumed_training_is_not_taken_for_another(begin: Callable[..., Any], 
     assert sorted(path.name for path in (tmp_path / "run").rglob("step-*")) == before
 
 
+def test_other_rows_to_probe_are_refused(
+    begin: Callable[..., Any], tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    begin()[0].train()
+    fewer = tmp_path / "fewer.jsonl"
+    lines = tiny_heldout.read_text(encoding="utf-8").splitlines(keepends=True)
+    fewer.write_text("".join(lines[:-1]), encoding="utf-8")
+    probe = WhatStuckCallback(fewer, tmp_path / "run", **PROBE, steps=[1, 2, 4, 6])
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    with pytest.raises(WhatStuckError, match="other rows to probe"):
+        make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], **saving).train(resume_from_checkpoint=True)
+    assert whatstuck.load_run(tmp_path / "run").steps == [0, 1, 2, 4, 6]
+
+
 def test_a_budgeted_training_can_go_on_before_its_late_steps_are_chosen(
     begin: Callable[..., Any], tmp_path: Path
 ) -> None:

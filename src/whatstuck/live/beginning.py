@@ -120,6 +120,10 @@ class Beginning:
             same = track.players == live["asked"]["players"]
             asked = track.fixed() | ({"players": live["plan"]["players"]} if same else {})
             record.run.refuse_changed_settings("track", asked)
+            if record.section["data"]["sha256"] != self.settings.about_data(self._rows)["sha256"]:
+                raise WhatStuckError(
+                    f"{record.run.path} was made with other rows to probe: give the same ones, or choose another folder"
+                )
         record.drop_after(self.step)
         return record.section
 
