@@ -69,6 +69,15 @@ class RunFolder:
         """Path of a part inside the run."""
         return self.path.joinpath(*names)
 
+    def kept(self, step: int) -> Path:
+        """Where the protected copy of a step's checkpoint is, if there is one."""
+        return self.part("kept", f"checkpoint-{step}")
+
+    def has_checkpoint(self, entry: Mapping[str, Any]) -> bool:
+        """Whether the checkpoint of an entry of `checkpoints` is there: where it was saved, or its protected copy."""
+        path = entry["path"]
+        return path is not None and (Path(path).is_dir() or self.kept(entry["step"]).is_dir())
+
     # --- the manifest
 
     def manifest(self) -> Json:

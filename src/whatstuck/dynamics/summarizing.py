@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,15 +92,9 @@ def _checkpoints(run: RunFolder, section: Json) -> tuple[list[int], list[int]]:
     Trainers delete checkpoints while they train; one has a protected copy in the run folder. What was probed
     afterwards was there then, and moving it since makes it no worse.
     """
-    saved: dict[int, str] = {
-        entry["step"]: entry["path"] for entry in section["checkpoints"] if entry["path"] is not None
-    }
-    gone = [
-        step
-        for step, path in saved.items()
-        if "live" in section and step and not (Path(path).is_dir() or run.part("kept", f"checkpoint-{step}").is_dir())
-    ]
-    return [step for step in saved if step not in gone], gone
+    saved = [entry for entry in section["checkpoints"] if entry["path"] is not None]
+    gone = [entry["step"] for entry in saved if "live" in section and entry["step"] and not run.has_checkpoint(entry)]
+    return [entry["step"] for entry in saved if entry["step"] not in gone], gone
 
 
 def _inputs(run: RunFolder, section: Json) -> str:

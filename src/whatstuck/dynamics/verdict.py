@@ -45,10 +45,24 @@ def record_heldout(tables: Mapping[int, pa.Table], recorder: Recorder, *, seed: 
                     values = rows[column].cast(pa.float64()).to_numpy()[:, None]
                     value, low, high = bootstrap.ratio(values)
                     recorder.add(step, metric, half, (value[0], low[0], high[0]))
+    record_differences(tables, recorder, seed=seed)
+
+
+def record_differences(tables: Mapping[int, pa.Table], recorder: Recorder, *, seed: int, of: int | None = None) -> None:
+    """Record the loss of a step less that of each earlier one, paired by row, on the rows that choose.
+
+    Args:
+        tables: Step to its held-out table.
+        recorder: Where the differences go.
+        seed: Seed of the bootstrap.
+        of: The step; None: every one.
+    """
     steps, losses = _paired_losses(tables, "select")
-    if losses.size:
-        bootstrap = RowBootstrap(losses.shape[1], seed=seed)
-        for index, step in enumerate(steps[1:], start=1):
+    if not losses.size:
+        return
+    bootstrap = RowBootstrap(losses.shape[1], seed=seed)
+    for index, step in enumerate(steps):
+        if index and of in (None, step):
             columns = bootstrap.ratio((losses[index] - losses[:index]).T)
             for other, value, low, high in zip(steps[:index], *columns, strict=True):
                 recorder.add(step, DIFFERENCE, "select", (value, low, high), baseline=f"step {other}")

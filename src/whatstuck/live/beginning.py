@@ -86,11 +86,11 @@ class Beginning:
         known = ranks.first_decides(lambda: self._open(training, fingerprint))
         self.plan = self._continued(known["live"]) if known else self._choose(model, tokenizer)
         self._selection = self._select(tokenizer, self.plan.players)
+        self.heldout = self._selection.heldout(self.plan.eval_rows)
         ranks.first_decides(lambda: self._note() if known else self._write(inner, training, fingerprint))
         chosen = ranks.first_decides(lambda: read_table(self.record.run.part("rows.parquet")).to_pylist())
         self.rows = {index: _as_probed(row) for index, row in enumerate(chosen)}
         self._row_ids = [row.row_id for row in self.rows.values()]
-        self.heldout = self._selection.heldout(self.plan.eval_rows)
         self.trained = trained_rows(self._dataset) if self.settings.trajectories else []
         self.parts = Parts(self.record.run, track, self._row_ids)
         name = ranks.first_decides(lambda: str(self.record.section["model"]["name"]))
@@ -203,7 +203,7 @@ class Beginning:
         chosen = self._selection.extend(None, self.plan.rows)
         overlap = self._overlap
         warnings = overlap.warnings()
-        used = {*chosen["row_id"].to_pylist(), *(row.row_id for row in self._selection.heldout(self.plan.eval_rows))}
+        used = {*chosen["row_id"].to_pylist(), *(row.row_id for row in self.heldout)}
         if not any(row.split == "heldout" for row in self._rows):
             warnings.append("the probed rows are training rows: what they show is memory as much as learning")
         if track.dtype != "float32":

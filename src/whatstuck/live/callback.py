@@ -173,9 +173,12 @@ class WhatStuckCallback(TrainerCallback):
 
     def _dataset(self, loader: Any) -> Any:
         """The rows that are trained on; those of the trainer still have their ids."""
-        trainer = self._trainer() if self._trainer is not None else None
-        whole = getattr(trainer, "train_dataset", None)
+        whole = getattr(self._attached(), "train_dataset", None)
         return getattr(loader, "dataset", None) if whole is None else whole
+
+    def _attached(self) -> Any:
+        """The trainer, if it was said and is still there."""
+        return None if self._trainer is None else self._trainer()
 
     def _live(self) -> Session | None:
         return None if self.failure is not None else self.session
@@ -212,12 +215,12 @@ class WhatStuckCallback(TrainerCallback):
 
     def _log(self, session: Session, found: dict[str, float], state: Any, control: Any, model: Any) -> None:
         """Log as the trainer would, without ending what it wants to log itself at this step."""
-        trainer = self._trainer() if self._trainer is not None else None
+        trainer = self._attached()
 
         def work() -> None:
             asked = control.should_log
             with quiet_mode(model):  # TRL adds the metrics of the mode that the model is in, and forgets them
-                trainer.log(dict(found))  # type: ignore[union-attr]
+                trainer.log(dict(found))
             control.should_log = asked
 
         if found and trainer is None:

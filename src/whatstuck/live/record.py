@@ -16,7 +16,6 @@ from whatstuck.live.keeping import protect
 from whatstuck.models import logged_metrics
 from whatstuck.runs import Json, RunFolder, step_name, step_of, versions
 
-KEPT = "kept"
 BROKEN_OFF = "probing ended before the training"
 MAY_CHANGE = ("max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
 _STEPPED = ("values/*", "interactions/*", "heldout", "trajectories")
@@ -74,11 +73,7 @@ class Record:
     @property
     def saved(self) -> set[int]:
         """Probed steps of which there is a checkpoint: where the trainer saved it, or its protected copy."""
-        return {
-            entry["step"]
-            for entry in self.section.get("checkpoints", [])
-            if entry["path"] is not None and (Path(entry["path"]).is_dir() or self._kept(entry["step"]).is_dir())
-        }
+        return {entry["step"] for entry in self.section.get("checkpoints", []) if self.run.has_checkpoint(entry)}
 
     def refuse_other_training(self, training: Mapping[str, Any], fingerprint: str, step: int) -> None:
         """Compare a training with the one that the folder holds.
@@ -119,7 +114,7 @@ class Record:
         for part in (part for folder in folders for part in folder.glob("step-*")):
             if step_of(part) > step:
                 part.unlink()
-        for kept in self.run.part(KEPT).glob("checkpoint-*"):
+        for kept in self.run.kept(step).parent.glob("checkpoint-*"):
             if int(kept.name.rpartition("-")[2]) > step:
                 shutil.rmtree(kept)
         self.section["checkpoints"] = [entry for entry in self.section["checkpoints"] if entry["step"] <= step]
@@ -156,12 +151,9 @@ class Record:
     def keep(self, step: int) -> None:
         """Protect the checkpoint of a step, if it is there and not protected yet."""
         folder = next((entry["path"] for entry in self.section["checkpoints"] if entry["step"] == step), None)
-        if step and folder is not None and Path(folder).is_dir() and not self._kept(step).is_dir():
-            protect(Path(folder), self.run.part(KEPT))
-            self.section["live"]["kept"] = f"{KEPT}/checkpoint-{step}"
-
-    def _kept(self, step: int) -> Path:
-        return self.run.part(KEPT, f"checkpoint-{step}")
+        if step and folder is not None and Path(folder).is_dir() and not self.run.kept(step).is_dir():
+            target = protect(Path(folder), self.run.kept(step).parent)
+            self.section["live"]["kept"] = str(target.relative_to(self.run.path))
 
     def add_log(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Note the held-out metrics that the trainer itself has logged so far."""

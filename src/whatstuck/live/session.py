@@ -202,8 +202,7 @@ class Session:
         self._step_seconds.append(seconds)
         if self.ranks.first:
             self.record.section["live"]["training_seconds"] += seconds
-        probed = self.last is not None and bool(self._probe_seconds or not self.ranks.first)
-        if not self.plan.settled and step >= SETTLED_AFTER and probed:
+        if not self.plan.settled and step >= SETTLED_AFTER and self.last is not None:
             self.plan = self.ranks.first_decides(self._settle)
 
     def _settle(self) -> Plan:

@@ -98,11 +98,14 @@ class LiveSettings:
 
     def about_data(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Where the rows came from, for run.json."""
-        in_memory = not isinstance(self.data, str | Path)
-        described = [[row.row_id, row.completion, *(message.content for message in row.messages)] for row in rows]
+        if isinstance(self.data, str | Path):
+            path, digest = str(self.data), file_hash(Path(self.data))
+        else:
+            described = [[row.row_id, row.completion, *(message.content for message in row.messages)] for row in rows]
+            path, digest = _IN_MEMORY, content_hash(described)
         return {
-            "path": _IN_MEMORY if in_memory else str(self.data),
-            "sha256": content_hash(described) if in_memory else file_hash(Path(str(self.data))),
+            "path": path,
+            "sha256": digest,
             "rows": len(rows),
             "split": "/".join(sorted({row.split for row in rows})),
         }

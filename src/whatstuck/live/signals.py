@@ -15,11 +15,11 @@ from whatstuck.dynamics.explaining import ValueTables
 from whatstuck.dynamics.metrics import Metrics, Probe
 from whatstuck.dynamics.probing import read_probe
 from whatstuck.dynamics.records import Recorder
-from whatstuck.dynamics.verdict import MIN_ROWS, record_heldout
+from whatstuck.dynamics.verdict import MIN_ROWS, record_differences, record_heldout
 from whatstuck.errors import WhatStuckError
 from whatstuck.models.checkpoints import OURS
 from whatstuck.runs import read_table
-from whatstuck.stopping.history import DIFFERENCE, POOLED, History
+from whatstuck.stopping.history import POOLED, History
 
 _LOGGED = (
     ("heldout_loss", "heldout_loss", "select", ""),
@@ -81,12 +81,9 @@ class Signals:
         """Held-out loss and accuracy, and the differences to earlier steps; too few rows may not choose."""
         if pc.sum(pc.equal(losses["half"], "select")).as_py() < MIN_ROWS:
             return
-        record_heldout({step: losses}, recorder, seed=self._seed)
-        for earlier, table in self._heldout.items():
-            pair = Recorder(self._model, self._setting)
-            record_heldout({earlier: table, step: losses}, pair, seed=self._seed)
-            recorder.rows += [row for row in pair.rows if row["metric"] == DIFFERENCE]
         self._heldout[step] = losses
+        record_heldout({step: losses}, recorder, seed=self._seed)
+        record_differences(self._heldout, recorder, seed=self._seed, of=step)
 
     def history(
         self,
