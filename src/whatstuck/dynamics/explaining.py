@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from whatstuck.dynamics.certainty import Ranges
-from whatstuck.interactions.extraction import DEFAULT_TILT, extract_interactions
+from whatstuck.interactions.extraction import DEFAULT_TILT, Interactions, extract_interactions
 from whatstuck.runs import (
     content_hash,
     file_hash,
@@ -207,18 +207,25 @@ def _extract(
         # NaN where the mode has no bound to violate; JSON has none
         "violation": [value if np.isfinite(value) else None for value in found.violation.tolist()],
     }
-    ranges, grid = None, 0.0
-    if setting.certainty:
-        low, high = (
-            torch.stack([getattr(found, f"{kind}_{end}") for kind in ("and", "or")], dim=1).numpy()
-            for end in ("low", "high")
-        )
-        grid = RANGE_SHARE * scale / low[0].size
+    effects, ranges = dense(found, ranged=setting.certainty)
+    grid = 0.0
+    if ranges is not None:
+        grid = RANGE_SHARE * scale / effects[0].size
         metadata[name]["range_floor"] = grid
         for end in ("low", "high"):
             metadata[name][f"strength_{end}"] = getattr(found, f"strength_{end}").tolist()
-        ranges = _rounded_outwards(Ranges(low, high), grid)
-    return _table(ids, name, torch.stack([found.and_, found.or_], dim=1).numpy(), ranges, grid)
+        ranges = _rounded_outwards(ranges, grid)
+    return _table(ids, name, effects, ranges, grid)
+
+
+def dense(found: Interactions, *, ranged: bool) -> tuple[Floats, Ranges | None]:
+    """Interactions as the metrics take them: float64 `(rows, 2, 2^n)`, AND before OR, and their ranges if asked."""
+
+    def stacked(end: str) -> Floats:
+        table: Floats = torch.stack([getattr(found, f"{kind}_{end}") for kind in ("and", "or")], dim=1).numpy()
+        return table
+
+    return stacked(""), Ranges(stacked("low"), stacked("high")) if ranged else None
 
 
 def _rounded_outwards(ranges: Ranges, grid: float) -> Ranges:

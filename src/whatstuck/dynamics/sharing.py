@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from whatstuck.dynamics.certainty import Ranges
+from whatstuck.dynamics.explaining import dense
 from whatstuck.dynamics.probing import effects_of, ranges_of
 from whatstuck.dynamics.sides import Side
 from whatstuck.interactions.extraction import extract_interactions
@@ -63,14 +64,7 @@ class Shared:
             certainty=ranged,
             noise_floor=tables.noise_floor if ranged and tables is not None else 0.0,
         )
-        effects = torch.stack([found.and_, found.or_], dim=1).numpy()
-        if not ranged:
-            return effects, None
-        low, high = (
-            torch.stack([getattr(found, f"{kind}_{end}") for kind in ("and", "or")], dim=1).numpy()
-            for end in ("low", "high")
-        )
-        return effects, Ranges(low, high)
+        return dense(found, ranged=ranged)
 
     def values(self, side: Side, step: int) -> Floats | None:
         """Value tables `(rows, 2^n)` of the shared rows; None where the run holds none."""

@@ -10,7 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from whatstuck.dynamics.circumstances import TRAINERS_RULE
 from whatstuck.dynamics.explaining import Setting, ValueTables, settings_of
+from whatstuck.dynamics.gamma import POOLED
 from whatstuck.errors import WhatStuckError
 from whatstuck.results import Run
 from whatstuck.runs import Json, read_table, step_name
@@ -24,7 +26,6 @@ CURVES = (
     ("rho", "emerged"),
     ("gamma", "emerged"),
 )
-POOLED = "pooled"
 TRAINING = "training: "
 
 
@@ -115,7 +116,7 @@ class Side:
         if (others.get(self._rule) or {}).get("kind") == "hindsight":
             return "yes"
         # which rows a trainer evaluates on is not recorded; those of the data file may be among them
-        return "perhaps" if self._rule.startswith(("trainer's eval_loss", "eval_loss")) else "no"
+        return "perhaps" if self._rule.startswith((TRAINERS_RULE, "eval_loss")) else "no"
 
     @property
     def _rule(self) -> str | None:
