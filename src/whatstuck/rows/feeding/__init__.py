@@ -1,0 +1,1 @@
+"""Was it trained at all: what the trainer really fed."""

@@ -1,0 +1,1 @@
+"""Training changes that would undo a cause, against control arms."""

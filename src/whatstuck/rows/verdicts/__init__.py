@@ -1,0 +1,1 @@
+"""Which rows the finished model still gets wrong."""
