@@ -8,7 +8,7 @@ from typing import ClassVar
 class Reader(HTMLParser):
     """Reads a page strictly: every tag closed in order, ids once, all visible text collected."""
 
-    VOID: ClassVar = {"meta", "br", "link", "img"}
+    VOID: ClassVar = {"meta", "br", "link", "img", "input"}
 
     def __init__(self, page: str) -> None:
         super().__init__()

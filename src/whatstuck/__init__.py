@@ -12,7 +12,7 @@ from whatstuck.errors import WhatStuckError
 
 if TYPE_CHECKING:
     from whatstuck import stopping
-    from whatstuck.api import compare, track, train
+    from whatstuck.api import compare, find_unlearned, intervene, track, train
     from whatstuck.interactions.extraction import Interactions, extract_interactions
     from whatstuck.interactions.game import LanguageModelGame
     from whatstuck.interactions.interop import from_shapiq, to_interaction_values, to_parquet, to_shapiq
@@ -31,8 +31,10 @@ _WHERE = {
     "WhatStuckCallback": "whatstuck.live",
     "explain_prompt": "whatstuck.interactions.whole_prompt",
     "extract_interactions": "whatstuck.interactions.extraction",
+    "find_unlearned": "whatstuck.api",
     "fit_interactions": "whatstuck.interactions.sampled",
     "from_shapiq": "whatstuck.interactions.interop",
+    "intervene": "whatstuck.api",
     "load_run": "whatstuck.results",
     "to_interaction_values": "whatstuck.interactions.interop",
     "to_parquet": "whatstuck.interactions.interop",
@@ -53,8 +55,10 @@ __all__ = [
     "compare",
     "explain_prompt",
     "extract_interactions",
+    "find_unlearned",
     "fit_interactions",
     "from_shapiq",
+    "intervene",
     "load_run",
     "stopping",
     "to_interaction_values",

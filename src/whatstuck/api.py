@@ -39,6 +39,58 @@ def track(
     return Run(out)
 
 
+def find_unlearned(
+    model: str | Path,
+    checkpoints: str | Path | Sequence[str | Path],
+    data: str | Path,
+    out: str | Path,
+    **settings: Any,
+) -> Run:
+    """Find the training rows that the finished model still gets wrong, and why: the verb `rows`.
+
+    Args:
+        model: The untouched model: a folder, a GGUF file, or a short name such as `"smollm2"`.
+        checkpoints: Globs or folders of checkpoints, from any trainer; the last one is the finished model.
+        data: The rows that were trained on.
+        out: The run folder; it may be that of `track`.
+        **settings: Fields of `whatstuck.rows.settings.RowsSettings`, such as `checker="number"`, `probe_base=False`.
+
+    Returns:
+        The run, with `verdicts` and `unlearned`.
+
+    Raises:
+        WhatStuckError: With one line that says what is wrong and what to do.
+    """
+    from whatstuck.rows.finding import find_rows
+    from whatstuck.rows.settings import RowsSettings
+
+    patterns = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
+    values = {"model": str(model), "checkpoints": [str(pattern) for pattern in patterns], "data": data, "out": out}
+    return Run(find_rows(RowsSettings.read(**values, **settings)))
+
+
+def intervene(run: str | Path | Run, cause: str, **settings: Any) -> dict[str, Any]:
+    """Train the change that should undo a cause, beside arms that should not: the verb `intervene`.
+
+    Args:
+        run: A run with the results of `find_unlearned`.
+        cause: Its name, such as `"data_conflict"`, or the paper's number, such as `"III"`.
+        **settings: Fields of `whatstuck.rows.interventions.settings.InterveneSettings`, such as `seeds=3`.
+
+    Returns:
+        Verdict, effect, specificity and collateral with their intervals, and the recovery of every arm.
+
+    Raises:
+        WhatStuckError: With one line that says what is wrong and what to do.
+    """
+    from whatstuck.rows.causes.names import cause_named
+    from whatstuck.rows.interventions.intervening import intervene as run_intervention
+    from whatstuck.rows.interventions.settings import InterveneSettings
+
+    folder = run.path if isinstance(run, Run) else Path(run)
+    return run_intervention(InterveneSettings.read(run=folder, cause=cause_named(cause), **settings))
+
+
 def compare(
     runs: Sequence[str | Path | Run], out: str | Path = "compare.html", *, text: bool = True, seed: int = 0
 ) -> dict[str, Any]:

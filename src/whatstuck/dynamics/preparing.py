@@ -28,6 +28,7 @@ from whatstuck.models import (
     load_tokenizer,
     resolve_model,
     template_mismatch,
+    usable_device,
 )
 from whatstuck.models import mask_token as find_mask_token
 from whatstuck.runs import Json, RunFolder, file_hash, model_names, read_table
@@ -72,7 +73,7 @@ class Preparation:
         self.before: Json = self.run.manifest().get("track", {})
         self.warnings: list[str] = []
         self.assumed = False  # whether nothing says that the rows were held out
-        self.device = _device(settings.device)
+        self.device = usable_device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         base = resolve_model(settings.model)
         others = [resolve_model(name) for name in settings.baseline]
@@ -229,13 +230,3 @@ def _split_of(digest: str, checkpoints: Sequence[Checkpoint]) -> tuple[Literal["
         if heldout.exists() and digest == file_hash(heldout):
             return "heldout", True
     return "heldout", False
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise WhatStuckError(f"--device {name!r} is not usable here: try cpu, or leave it out") from error
-    return name

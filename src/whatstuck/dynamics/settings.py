@@ -1,14 +1,13 @@
 """The settings of `track`: flags, YAML keys and Python arguments are the same names."""
 
-import difflib
 import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from whatstuck.errors import WhatStuckError
 from whatstuck.interactions.extraction import DEFAULT_TILT
+from whatstuck.settings import read_settings
 
 # What may change between two calls on one run: where things are, how much of them, and how they are computed.
 _FREE = {
@@ -112,18 +111,7 @@ class TrackSettings(BaseModel):
         Raises:
             WhatStuckError: Naming the first setting that is wrong.
         """
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-            if first["type"] == "missing":
-                raise WhatStuckError(f"{name} is missing: give it as a flag, or in --config") from error
-            if first["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(first["loc"][0]), cls.model_fields, 1)
-                hint = f": did you mean {near[0]}?" if near else ""
-                raise WhatStuckError(f"{first['loc'][0]!r} is no setting of track{hint}") from error
-            raise WhatStuckError(f"{name}: {first['msg']} (got {first.get('input')!r})") from error
+        return read_settings(cls, "track", values)
 
     def fixed(self) -> dict[str, Any]:
         """The settings that make a run what it is: a changed one is refused."""

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from whatstuck.errors import WhatStuckError
 from whatstuck.live.beginning import Beginning
 from whatstuck.live.borrowing import quiet_mode, undisturbed
+from whatstuck.live.exposing import ExposureRecorder
 from whatstuck.live.session import Session
 from whatstuck.live.settings import LiveSettings, Rows
 from whatstuck.live.signals import check_metric
@@ -97,6 +98,7 @@ class WhatStuckCallback(TrainerCallback):
         self.failure: str | None = None
         self._trainer: weakref.ref[Any] | None = None
         self._began = 0.0
+        self._exposures: ExposureRecorder | None = None
 
     def attach(self, trainer: Any) -> None:
         """Say which trainer this is for, so that signals reach its trackers; adds the callback if it is not there."""
@@ -113,7 +115,10 @@ class WhatStuckCallback(TrainerCallback):
         dataset = self._dataset(kwargs.get("train_dataloader"))
         with undisturbed():
             begun = Beginning(self.settings, args, state, model, kwargs["processing_class"], dataset)
-            self.session = session = Session(begun)
+            if self.settings.trajectories:
+                self._exposures = ExposureRecorder(dataset)
+                self._exposures.on_train_begin(args, state, control, **kwargs)
+            self.session = session = Session(begun, self._exposures)
             if session.needs_base:
                 session.probe_base(model, state.log_history)
         if self._trainer is None and state.is_world_process_zero:
@@ -123,7 +128,8 @@ class WhatStuckCallback(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
-        del args, state, control
+        if self._exposures is not None:
+            self._exposures.on_step_begin(args, state, control)
         self._began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -155,7 +161,8 @@ class WhatStuckCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Protect the checkpoint, if it is the one to keep."""
-        del control
+        if self._exposures is not None:
+            self._exposures.on_save(args, state, control)
         session = self._live()
         if session is not None:
             folder = Path(args.output_dir).resolve() / f"checkpoint-{state.global_step}"
@@ -163,7 +170,8 @@ class WhatStuckCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the verdict and the page."""
-        del args, control
+        if self._exposures is not None:
+            self._exposures.on_train_end(args, state, control)
         session = self.session
         if session is not None:
             self._guarded(lambda: session.finish(state.log_history))

@@ -19,12 +19,14 @@ from whatstuck.errors import WhatStuckError
 from whatstuck.live.beginning import Beginning
 from whatstuck.live.borrowing import borrowed, causal_model, without_adapter
 from whatstuck.live.budget import SETTLED_AFTER, Plan, settle
+from whatstuck.live.exposing import ExposureRecorder
 from whatstuck.live.identity import weights_fingerprint
 from whatstuck.live.prober import Share, joined
 from whatstuck.live.record import BROKEN_OFF
 from whatstuck.live.schedule import saving_steps
 from whatstuck.live.signals import logged_signals
 from whatstuck.models import CheckpointedModel, resolve_model
+from whatstuck.rows.exposure import Counts, with_exposures
 from whatstuck.runs import write_table
 from whatstuck.stopping import Decision, History, LossPatience, default_rules, replay
 
@@ -36,9 +38,10 @@ class Session:
 
     Args:
         begun: What it works with.
+        exposures: Counts which rows are learned, where their trajectories are asked for.
     """
 
-    def __init__(self, begun: Beginning) -> None:
+    def __init__(self, begun: Beginning, exposures: ExposureRecorder | None = None) -> None:
         self.settings = begun.settings
         self.record = begun.record
         self.ranks = begun.ranks
@@ -46,6 +49,7 @@ class Session:
         self.last: tuple[int, dict[str, float]] | None = None  # the last probed step, and its signals
         self.known = begun.known  # the last signals that are known
         self._begun = begun
+        self._exposures = exposures
         self._signals = begun.signals
         self._probe_seconds: list[float] = []  # known to the first process only
         self._step_seconds: list[float] = []
@@ -117,29 +121,27 @@ class Session:
 
         shares = self.ranks.everywhere(score)
         fingerprint = shares[0][0]
-        found = self.ranks.first_decides(
-            lambda: self._note([share for _, share in shares], step, epoch, fingerprint, log, start)
-        )
+        counts = None if self._exposures is None else self._exposures.counts()
+
+        def note() -> dict[str, float]:
+            found = self._written([share for _, share in shares], step, epoch, fingerprint, log, counts)
+            self._took(time.monotonic() - start)
+            self._probe_seconds.append(time.monotonic() - start)
+            self.record.save()
+            return found
+
+        found = self.ranks.first_decides(note)
         self.last, self.known = (step, found), found or self.known
         return found
 
-    def _note(
+    def _written(
         self,
         shares: Sequence[Share],
         step: int,
         epoch: float,
         fingerprint: str,
         log: Sequence[Mapping[str, Any]],
-        start: float,
-    ) -> dict[str, float]:
-        found = self._written(shares, step, epoch, fingerprint, log)
-        self._took(time.monotonic() - start)
-        self._probe_seconds.append(time.monotonic() - start)
-        self.record.save()
-        return found
-
-    def _written(
-        self, shares: Sequence[Share], step: int, epoch: float, fingerprint: str, log: Sequence[Mapping[str, Any]]
+        counts: Counts | None,
     ) -> dict[str, float]:
         diverged = next((share.diverged for share in shares if share.diverged is not None), None)
         if diverged is not None and step == 0:
@@ -155,6 +157,7 @@ class Session:
             table = joined([getattr(share, folder) for share in shares], self.ranks)
             if table is not None:
                 name = "heldout" if folder == "losses" else folder
+                table = with_exposures(table, counts) if folder == "trajectories" else table
                 write_table(self.record.part(name, step, "parquet"), table, identity)
         self.record.add_step(step, epoch, fingerprint)
         self.record.add_log(log)

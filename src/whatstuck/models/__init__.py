@@ -12,6 +12,7 @@ from whatstuck.models.checkpoints import (
     trainer_epochs,
     trainer_metrics,
 )
+from whatstuck.models.devices import usable_device
 from whatstuck.models.loaded import CheckpointedModel, default_mask_token, load_model, load_tokenizer, mask_token
 from whatstuck.models.resolving import resolve_model
 
@@ -32,4 +33,5 @@ __all__ = [
     "template_mismatch",
     "trainer_epochs",
     "trainer_metrics",
+    "usable_device",
 ]

@@ -20,12 +20,14 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise WhatStuckError(
-            f"{path} is missing: not a run folder, or not finished; run `whatstuck track` again with the same --out"
+            f"{path} is missing: not a run folder, or not finished; run the same whatstuck command again"
         ) from error
     except (OSError, ValueError) as error:
-        raise WhatStuckError(f"{path} cannot be read as JSON ({error}): run `whatstuck track` again") from error
+        raise WhatStuckError(
+            f"{path} cannot be read as JSON ({error}): run the same whatstuck command again"
+        ) from error
     if not isinstance(content, dict):
-        raise WhatStuckError(f"{path} holds no JSON object: run `whatstuck track` again")
+        raise WhatStuckError(f"{path} holds no JSON object: run the same whatstuck command again")
     return content
 
 
@@ -40,12 +42,12 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
         return pq.read_table(path, columns=columns, partitioning=None)
     except FileNotFoundError as error:
         raise WhatStuckError(
-            f"{path} is missing: the run is not finished; run `whatstuck track` again with the same --out"
+            f"{path} is missing: the run is not finished; run the same whatstuck command again"
         ) from error
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise WhatStuckError(
-            f"{path} is damaged or of another version ({reason}): delete it, run `whatstuck track` again"
+            f"{path} is damaged or of another version ({reason}): delete it, run the same whatstuck command again"
         ) from error
 
 

@@ -3,22 +3,29 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
-from whatstuck.report.reading import SETS, Run, read_run
-from whatstuck.report.sections import changes, prompt, ratios, trust, verdict
+from whatstuck.report.reading import SETS, Run, read_manifest, read_run
+from whatstuck.report.reading_rows import RowsRun, read_rows_run
+from whatstuck.report.sections import changes, interventions, prompt, ratios, rows, trust, verdict
 from whatstuck.report.templating import environment, style, write_page
 from whatstuck.report.words import PLAIN_NAMES
 
 FILE_NAME = "report.html"
 
+Part = Literal["track", "rows", "interventions"]
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of the page; its template is `templates/NAME.html.j2`, its variables what `build` returns."""
+    """One part of the page; its template is `templates/NAME.html.j2`, its variables what `build` returns.
 
+    `part` is what of the run folder it needs; without it the section is left out.
+    """
+
+    part: Part
     name: str
     short: str
     title: str
@@ -26,12 +33,19 @@ class Section:
 
 
 SECTIONS = (
-    Section("verdict", "Verdict", "Which checkpoint to keep", verdict.build),
-    Section("changes", "Changes", "What was removed, kept and added", changes.build),
-    Section("ratios", "Cancelled, shared", "Does it cancel, is it shared?", ratios.build),
-    Section("prompt", "One prompt", "One prompt taken apart", prompt.build),
-    Section("trust", "Trust", "How far to trust this page", trust.build),
+    Section("track", "verdict", "Verdict", "Which checkpoint to keep", verdict.build),
+    Section("track", "changes", "Changes", "What was removed, kept and added", changes.build),
+    Section("track", "ratios", "Cancelled, shared", "Does it cancel, is it shared?", ratios.build),
+    Section("track", "prompt", "One prompt", "One prompt taken apart", prompt.build),
+    Section("rows", "rows", "Rows", "Rows that did not stick", rows.build),
+    Section("interventions", "interventions", "Treatments", "What makes them stick", interventions.build),
+    Section("track", "trust", "Trust", "How far to trust this page", trust.build),
 )
+
+PAPERS: dict[Part, str] = {
+    "track": "Interactions after arXiv 2605.17967.",
+    "rows": "Causes after arXiv 2604.10079.",
+}
 
 
 def write_report(run: Path, *, text: bool = True) -> Path:
@@ -52,21 +66,31 @@ def write_report(run: Path, *, text: bool = True) -> Path:
 
 def make_page(run: Path, *, text: bool = True) -> str:
     """The page as a string; see `write_report`."""
-    return render(read_run(Path(run)), text=text)
+    folder = Path(run)
+    manifest = read_manifest(folder)
+    rows_run = read_rows_run(folder, manifest) if "rows" in manifest else None
+    # a folder with neither is told what `track` misses
+    track_run = read_run(folder) if "track" in manifest or rows_run is None else None
+    return _render(track_run, rows_run, text=text)
 
 
-def render(run: Run, *, text: bool) -> str:
-    """The page of a run that was read."""
+def _render(track_run: Run | None, rows_run: RowsRun | None, *, text: bool) -> str:
+    treated = rows_run if rows_run is not None and rows_run.interventions else None
+    found: dict[Part, Run | RowsRun | None] = {"track": track_run, "rows": rows_run, "interventions": treated}
     templates = environment()
     templates.globals.update(names=PLAIN_NAMES, sets=SETS, text=text)
-    parts = [
-        (section, Markup(templates.get_template(f"{section.name}.html.j2").render(section.build(run, text=text))))  # noqa: S704 - escaped by the template
-        for section in SECTIONS
-    ]
+    shown = [section for section in SECTIONS if found[section.part] is not None]
+    parts = []
+    for section in shown:
+        template = templates.get_template(f"{section.name}.html.j2")
+        content = template.render(section.build(found[section.part], text=text), first=section is shown[0])
+        parts.append((section, Markup(content)))  # noqa: S704 - escaped by the template
     return templates.get_template("page.html.j2").render(
-        style=style("page.css"),
+        style=style("page.css", *(("rows.css",) if rows_run else ())),
         sections=parts,
-        run=run,
-        model=run.track["model"]["name"],
-        imprecise=trust.imprecise(run),
+        name=(track_run or rows_run).name,  # type: ignore[union-attr] # one of them is there
+        model=track_run.track["model"]["name"] if track_run else rows_run.model if rows_run else "",
+        imprecise=trust.imprecise(track_run) if track_run else "",
+        rows_imprecise=trust.coarse(rows_run.about) if rows_run else "",
+        papers=" ".join(paper for section, paper in PAPERS.items() if found[section] is not None),
     )

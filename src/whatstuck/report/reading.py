@@ -1,4 +1,4 @@
-"""The run folder as plain data: all that the page needs, read once, with every NaN turned into None.
+"""What `track` left in a run folder, as plain data: all that the page needs, read once, every NaN turned into None.
 
 The page does no statistics, so this is a reader and nothing else. It does not import torch: a run can be looked at
 on a machine that could never have made it.
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder, read.
+    """A run folder as `track` left it, read.
 
     Attributes:
         track: The section `track` of run.json.
@@ -120,14 +120,11 @@ class Run:
         return max((len(row.players) for row in self.rows), default=0)
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run folder.
-
-    Args:
-        folder: The run folder, as docs/run-folder.md describes it.
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of run.json.
 
     Raises:
-        WhatStuckError: If the folder, or a file that the page cannot do without, is missing or damaged.
+        WhatStuckError: If the folder or the file is missing, damaged or of another version.
     """
     if not folder.is_dir():
         raise WhatStuckError(f"{folder} is not a folder: give the run folder that `whatstuck track --out` wrote")
@@ -137,6 +134,19 @@ def read_run(folder: Path) -> Run:
             f"{folder / 'run.json'} has format_version {manifest.get('format_version')!r}, this version reads "
             f"{FORMAT_VERSION}: use the whatstuck that wrote it"
         )
+    return manifest
+
+
+def read_run(folder: Path) -> Run:
+    """Read what `track` left in a run folder.
+
+    Args:
+        folder: The run folder, as docs/run-folder.md describes it.
+
+    Raises:
+        WhatStuckError: If the folder, or a file that the page cannot do without, is missing or damaged.
+    """
+    manifest = read_manifest(folder)
     try:
         track = manifest["track"]
         model = str(track["model"]["name"])

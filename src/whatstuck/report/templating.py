@@ -1,4 +1,4 @@
-"""What both pages are made with: the template environment, the style, and a file that appears whole or not at all."""
+"""What both pages are made with: the template environment, style and script, and a file that appears whole or not."""
 
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ def environment() -> jinja2.Environment:
 
 
 def style(*names: str) -> Markup:
-    """Our own style sheets, joined."""
+    """Our own style sheets or scripts, joined."""
     folder = resources.files("whatstuck.report").joinpath("templates")
     return Markup("\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names))  # noqa: S704 - ours
 

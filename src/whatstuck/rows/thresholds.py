@@ -25,14 +25,22 @@ class Thresholds(BaseModel):
         base_shots: Examples in each (Gekhman et al. 2024).
         base_samples: Answers drawn per prompt, beside the greedy one (Gekhman et al. 2024 use 16).
         base_temperature: Of them (Gekhman et al. 2024).
+        base_learned: Learned rows that the base model is asked about too, to see whether not knowing matters (design).
         committed: Share of the base model's answers that agree on one wrong answer: a belief (design).
         committed_right: The base model's success rate may be at most this for a belief (design).
         dispersed: Normalized entropy of the base model's answers from which on it just does not know (design).
         similarity: Cosine of two prompts that may ask the same (design; depends on the embedding).
+        similarity_characters: The same for character n-grams (`benchmarks/similar_prompts.py`).
+        opposing: Share of the votes on a question from which on opposing ones are a conflict by themselves (design).
+        lift: How many times more often than other rows of its kind a row must get the base model's answer, for that to
+            be a belief about this row (design).
         early: Share of the training before which a row was last seen, for it to count as forgotten (design).
+        drop: Fall of the probability of the answer from its best to its end, for it to count as forgotten (design).
         checkpoints: Checkpoints that it takes to see forgetting (design).
         falling: Relative fall of a row's loss over the last part of the training: still being learned (design).
         few_exposures: Share of the median number of exposures below which a row was seen rarely (design).
+        attributable: Share of failures among rows with a trait that the trait must account for, compared with rows
+            without it, to be named as their reason: one half is twice the risk (design).
         long_quantile: Rows above this quantile of length count as long (design).
         rare_group: Rows of their kind (same form of prompt) below which the kind is rare (design).
         ambiguous: Difference of two scores below which the primary cause is not clear (design).
@@ -54,14 +62,20 @@ class Thresholds(BaseModel):
     base_shots: int = Field(default=4, ge=0)
     base_samples: int = Field(default=8, ge=1)
     base_temperature: float = Field(default=0.5, gt=0)
+    base_learned: int = Field(default=100, ge=0)
     committed: float = Field(default=0.6, ge=0, le=1)
     committed_right: float = Field(default=0.2, ge=0, le=1)
     dispersed: float = Field(default=0.5, ge=0, le=1)
     similarity: float = Field(default=0.85, ge=0, le=1)
+    similarity_characters: float = Field(default=0.5, ge=0, le=1)
+    opposing: float = Field(default=0.25, ge=0, le=1)
+    lift: float = Field(default=2.0, ge=1)
     early: float = Field(default=0.5, ge=0, le=1)
+    drop: float = Field(default=0.1, ge=0, le=1)
     checkpoints: int = Field(default=4, ge=2)
     falling: float = Field(default=0.02, ge=0)
     few_exposures: float = Field(default=0.5, ge=0, le=1)
+    attributable: float = Field(default=0.5, ge=0, le=1)
     long_quantile: float = Field(default=0.8, ge=0, le=1)
     rare_group: int = Field(default=5, ge=0)
     ambiguous: float = Field(default=0.15, ge=0, le=1)

@@ -83,7 +83,8 @@ def evaluate_rows(model: PreTrainedModel, rows: Sequence[TrainedRow], pad_token_
         pad_token_id: Any token id; padding is masked out.
 
     Returns:
-        A table of `SCHEMA`, in the order of the rows. When a row was last seen in training is not known here: null.
+        A table of `SCHEMA`, in the order of the rows. When a row was last learned is not known here: null (see
+        `rows.exposure`).
     """
     learned = [row for row in rows if row.tokens.predicted]
     scores = dict(

@@ -14,12 +14,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from whatstuck.datasets import Message, Row, read_rows, render, target_ids
+from whatstuck.datasets.turns import TurnEnds
 from whatstuck.errors import WhatStuckError
+from whatstuck.training._tokens import holds_tokens, read_order, read_tokens
 from whatstuck.training.config import TrainConfig
 
 _SHARE = 0.1
 _AT_MOST = 500
-_MARKER = "\ue0f7"  # a private-use character that no template contains
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,19 @@ class Prepared:
         evaluation: Encoded rows for `eval_loss`.
         heldout: All rows set aside, in random order, so that the first ones are a fair sample.
         left_out: Reason to the number of rows that are neither trained on nor held out for it.
+        order: Ids of the rows to train in their order, where that is given.
     """
 
     train: list[dict[str, Any]]
     evaluation: list[dict[str, Any]]
     heldout: list[Row]
     left_out: Mapping[str, int]
+    order: list[str] | None = None
+
+    @property
+    def draws(self) -> int:
+        """Rows that are drawn in what the trainer takes for an epoch."""
+        return len(self.train if self.order is None else self.order)
 
 
 def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, *, positions: int | None) -> Prepared:
@@ -51,25 +59,32 @@ def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, *, position
         WhatStuckError: If a file is bad, or no row is left to train on.
     """
     longest = min((limit for limit in (config.max_length, positions) if limit is not None), default=None)
-    encoder = Encoder(tokenizer, config.chat_template)
     left_out: Counter[str] = Counter()
-    train, heldout = _split(config, left_out)
 
-    def fitting(rows: Sequence[Row], reason: str) -> list[dict[str, Any]]:
-        encoded = [encoder(row) for row in rows]
+    def fitting(encoded: list[dict[str, Any]], reason: str) -> list[dict[str, Any]]:
         kept = [row for row in encoded if longest is None or len(row["input_ids"]) <= longest]
         if len(kept) < len(encoded):
             left_out[reason] += len(encoded) - len(kept)
         return kept
 
+    heldout: list[Row] = []
+    if holds_tokens(config.data):
+        train = read_tokens(config.data)
+        watched = [] if config.eval_data is None else read_tokens(config.eval_data)
+    else:
+        encoder = Encoder(tokenizer, config.chat_template)
+        rows, heldout = _split(config, left_out)
+        train = [encoder(row) for row in rows]
+        watched = [encoder(row) for row in heldout[: config.eval_rows]]
     encoded = fitting(train, f"training rows longer than {longest} tokens")
     if not encoded:
         raise WhatStuckError(
             f"{config.data}: no row is left to train on ({len(train)} rows, {len(heldout)} held out, longest allowed "
             f"{longest} tokens): raise max_length or lower heldout"
         )
-    evaluation = fitting(heldout[: config.eval_rows], f"eval_loss rows longer than {longest} tokens")
-    return Prepared(encoded, evaluation, heldout, dict(left_out))
+    evaluation = fitting(watched, f"eval_loss rows longer than {longest} tokens")
+    order = None if config.order is None else read_order(config.order, (row["row_id"] for row in encoded))
+    return Prepared(encoded, evaluation, heldout, dict(left_out), order)
 
 
 class Encoder:
@@ -83,7 +98,7 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> None:
         self._tokenizer = tokenizer
         self._chat_template = chat_template
-        self._ends: dict[tuple[str, ...], str] = {}
+        self._turn_end = TurnEnds(tokenizer, chat_template)
 
     def __call__(self, row: Row) -> dict[str, Any]:
         """Encode one row: `row_id`, `input_ids`, and `labels` that are -100 on the prompt."""
@@ -92,19 +107,6 @@ class Encoder:
         end: list[int] = self._tokenizer(self._turn_end(row), add_special_tokens=False)["input_ids"]
         learned = target_ids(rendered, self._tokenizer) + end
         return {"row_id": row.row_id, "input_ids": prompt + learned, "labels": [-100] * len(prompt) + learned}
-
-    def _turn_end(self, row: Row) -> str:
-        """What ends an answer: what the template writes behind it, else the end-of-text token."""
-        eos = str(self._tokenizer.eos_token or "")
-        if self._chat_template == "never" or row.plain or not self._tokenizer.chat_template:
-            return eos
-        roles = tuple(message.role for message in row.messages)
-        if roles not in self._ends:  # rendering is slow, and the end depends on no content
-            messages = [{"role": message.role, "content": message.content} for message in row.messages]
-            messages.append({"role": "assistant", "content": _MARKER})
-            text = str(self._tokenizer.apply_chat_template(messages, tokenize=False))
-            self._ends[roles] = text.rpartition(_MARKER)[2].strip() or eos
-        return self._ends[roles]
 
 
 # --- held-out rows

@@ -16,13 +16,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 
 from whatstuck.errors import WhatStuckError, require
 from whatstuck.live import WhatStuckCallback
+from whatstuck.live.exposing import ExposureRecorder
+from whatstuck.models import default_mask_token
 from whatstuck.progress import Task
 from whatstuck.training._data import Prepared
+from whatstuck.training._resampling import FILE_NAME as RESAMPLING
+from whatstuck.training._resampling import Checks, GivenOrder
 from whatstuck.training.config import TrainConfig
+from whatstuck.training.resampler import Resampler
 from whatstuck.training.schedule import DenseCheckpoints
 
 STAGING = ".partial"
-_RESUME_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt")
+_RESUME_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", RESAMPLING)
 
 
 def make_trainer(
@@ -75,6 +80,7 @@ def make_trainer(
                 processing_class=tokenizer,
                 peft_config=adapter,
             )
+            trainer.given_order = _given_order(config, arguments, tokenizer, rows, trainer)
     except ValueError as error:
         raise WhatStuckError(f"TRL refuses this training: {' '.join(str(error).split())}") from error
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to --json
@@ -82,16 +88,47 @@ def make_trainer(
     trainer.add_callback(trainer.progress)
     if probe is not None:  # before the first evaluation, which it adds to
         probe.attach(trainer)
+    if probe is None or not probe.settings.trajectories:  # else it counts by itself
+        trainer.add_callback(ExposureRecorder(trainer.train_dataset))
     trainer.add_callback(
         DenseCheckpoints(trainer, every=config.save_steps, dense=config.dense_checkpoints, save_first=config.use_peft)
     )
     return trainer
 
 
+def _given_order(
+    config: TrainConfig, arguments: Any, tokenizer: PreTrainedTokenizerBase, rows: Prepared, trainer: Any
+) -> Any:
+    """The sampler of a given order, and what adds to it; None where the trainer shuffles."""
+    if rows.order is None:
+        return None
+    positions = {row["row_id"]: index for index, row in enumerate(rows.train)}
+    if config.resample is None or config.resample_every is None:
+        return GivenOrder(rows.order, positions)
+    sham, spared = config.resample == "random", config.resample_spared or ()
+    drawing = Resampler(rows.order, seed=config.seed, sham=sham, spared=spared)
+    trainer.checks = Checks(
+        drawing,
+        rows.train,
+        every=config.resample_every,
+        per_step=arguments.train_batch_size * arguments.gradient_accumulation_steps,
+        pad_token_id=default_mask_token(tokenizer),
+    )
+    trainer.add_callback(trainer.checks)
+    return GivenOrder(drawing, positions)
+
+
 def _trainer_class() -> Any:
     """SFTTrainer that saves through a staging folder; made on call, because TRL is an extra."""
 
     class _WholeCheckpoints(require("trl", "trl").SFTTrainer):  # type: ignore[misc]  # TRL has no types
+        given_order: GivenOrder | None = None
+        checks: Checks | None = None
+
+        def _get_train_sampler(self, *rows: Any) -> Any:
+            """The given order; transformers 4 has no setting for even a sequential one."""
+            return super()._get_train_sampler(*rows) if self.given_order is None else self.given_order
+
         def save_checkpoint(self) -> None:
             """Save the present step, outside of the trainer's own schedule."""
             self._save_checkpoint(self.model, trial=None)
@@ -107,6 +144,8 @@ def _trainer_class() -> Any:
                 self.args.output_dir = str(out)
             name = f"checkpoint-{self.state.global_step}"
             (staging / name / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
+            if self.checks is not None:
+                self.checks.save(staging / name)
             shutil.rmtree(out / name, ignore_errors=True)  # of a copy that was broken off
             (staging / name).rename(out / name)
             forget_resume_files(out, keep=out / name)

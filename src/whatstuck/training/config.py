@@ -53,8 +53,8 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "push_to_hub": ((False,), "nothing is uploaded while training"),
 }
 
-# What may change between two calls on one output folder. The contents of model and data are compared instead.
-_FREE = {"model", "data", "eval_data", "out", "run", "probe"}
+# What may change between two calls on one output folder. The contents of the files are compared instead.
+_FREE = {"model", "data", "eval_data", "order", "out", "run", "probe"}
 
 
 class TrainConfig(BaseModel):
@@ -62,7 +62,8 @@ class TrainConfig(BaseModel):
 
     Attributes:
         model: Model to fine-tune: folder, GGUF file, or short name (also `model_name_or_path`).
-        data: Rows to train on (also `dataset_name`).
+        data: Rows to train on (also `dataset_name`). JSONL rows of `row_id`, `input_ids` and `labels` are fed as they
+            are, and so are those of `eval_data`; none of them is set aside.
         out: Folder for checkpoints and held-out rows (also `output_dir`).
         heldout: Rows to set aside: a share below 1, or a number; 0 for none. By default the rows of the file whose
             `split` says so, else a tenth, at most 500. Rows with the same prompt are never separated.
@@ -82,6 +83,13 @@ class TrainConfig(BaseModel):
         lora_dropout: Dropout on its input.
         lora_target_modules: Names of the layers that get one.
         learning_rate: Peak learning rate; by default 1e-4 for LoRA and 2e-5 for all weights.
+        order: JSON list of row ids: every row that is trained, in that order, once through; a row that stands there
+            twice is trained twice. It takes the place of shuffling and of the number of epochs or steps.
+        resample: `forgotten`: rows that were right once and are wrong are drawn twice or four times as often until the
+            next check (after arXiv 2604.10079, Alg. 4); `random`: as many others are, chosen by chance, as a control.
+            Needs `order`.
+        resample_every: Steps between two checks.
+        resample_spared: Rows that `random` never chooses.
         seed: Seed of adapter, row order and dropout; `data_seed` changes the row order alone.
         run: Run folder: probe the model while it is trained, on the held-out rows (see `WhatStuckCallback`).
         probe: Arguments of `WhatStuckCallback`, such as `players`, `rows`, `probe_budget`, `stop`, `baseline`. Where
@@ -110,6 +118,10 @@ class TrainConfig(BaseModel):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_target_modules: str | list[str] = "all-linear"
     learning_rate: float | None = Field(default=None, gt=0)
+    order: Path | None = None
+    resample: Literal["forgotten", "random"] | None = None
+    resample_every: int | None = Field(default=None, ge=1)
+    resample_spared: list[str] | None = None
     seed: int = Field(default=0, ge=0)
     run: Path | None = None
     probe: dict[str, Any] = {}
@@ -122,6 +134,12 @@ class TrainConfig(BaseModel):
             raise ValueError("give heldout or eval_data, not both")
         if self.probe and self.run is None:
             raise ValueError("probe needs a run folder: give run, too")
+        if self.order is not None and {"num_train_epochs", "max_steps"} & (self.model_extra or {}).keys():
+            raise ValueError("order says how long the training is: leave num_train_epochs and max_steps out")
+        if self.resample is not None and (self.order is None or self.resample_every is None):
+            raise ValueError("resample needs order and resample_every: give them, too")
+        if self.resample is not None and (self.model_extra or {}).get("dataloader_num_workers"):
+            raise ValueError("resample draws row by row: leave dataloader_num_workers out")
         if self.run is not None and self.heldout == 0:
             raise ValueError("a training without held-out rows cannot be probed: leave heldout=0 or run out")
         return self
@@ -177,8 +195,7 @@ class TrainConfig(BaseModel):
             "bf16": not use_cpu and not extra.get("fp16") and torch.cuda.is_bf16_supported(),
         }
         if not {"activation_checkpointing", "gradient_checkpointing"} & extra.keys():
-            named = "activation_checkpointing" in _trl_fields()  # the newer name; the older one then warns
-            defaults["activation_checkpointing" if named else "gradient_checkpointing"] = False
+            defaults |= kept_activations()
         ours = {
             "output_dir": str(out),
             "seed": self.seed,
@@ -191,6 +208,8 @@ class TrainConfig(BaseModel):
             "eval_strategy": "no",
             "disable_tqdm": True,  # the bar is ours
         }
+        if self.order is not None:
+            ours |= {"num_train_epochs": 1, "max_steps": -1}
         accepted = {name: value for name, value in extra.items() if name not in _REFUSED}
         try:
             return trl.SFTConfig(**defaults | accepted | ours)
@@ -198,7 +217,20 @@ class TrainConfig(BaseModel):
             raise WhatStuckError(f"TRL refuses these settings: {' '.join(str(error).split())}") from error
 
 
-def _trl_fields() -> dict[str, Any]:
+def kept_activations() -> dict[str, bool]:
+    """The argument of SFTConfig for activations that are not computed twice, by its name in this version."""
+    named = "activation_checkpointing" in trl_fields()  # the newer name; the older one then warns
+    return {"activation_checkpointing" if named else "gradient_checkpointing": False}
+
+
+def takes(name: str, value: Any) -> bool:
+    """Whether `train` takes a setting of a TRL script as it is."""
+    if name in _REFUSED and value not in _REFUSED[name][0]:
+        return False
+    return name in TrainConfig.model_fields or name in trl_fields()
+
+
+def trl_fields() -> dict[str, Any]:
     """Fields of SFTConfig with their types."""
     config = require("trl", "trl").SFTConfig
     hints = typing.get_type_hints(config)
@@ -207,7 +239,7 @@ def _trl_fields() -> dict[str, Any]:
 
 def _trl_value(name: str, value: Any) -> Any:
     """The value of a field of SFTConfig, with the right type: YAML reads `1e-2` as text."""
-    fields = _trl_fields()
+    fields = trl_fields()
     if name not in fields:
         known = sorted(fields.keys() | TrainConfig.model_fields.keys())
         close = difflib.get_close_matches(name, known, n=1)

@@ -26,7 +26,7 @@ from whatstuck.errors import WhatStuckError
 from whatstuck.live import WhatStuckCallback
 from whatstuck.live.schedule import dense_steps
 from whatstuck.models import fingerprint, load_model, load_tokenizer, resolve_model
-from whatstuck.runs import RunFolder, file_hash, versions, write_json
+from whatstuck.runs import Json, RunFolder, file_hash, versions, write_json
 from whatstuck.training import _trainer
 from whatstuck.training._data import Prepared, prepare
 from whatstuck.training.config import TrainConfig
@@ -35,8 +35,6 @@ from whatstuck.training.schedule import total_steps
 logger = logging.getLogger(__name__)
 
 RECORD = "whatstuck_train.json"
-
-Json = dict[str, Any]
 
 
 def train_model(config: TrainConfig | Mapping[str, Any]) -> Path:
@@ -94,12 +92,12 @@ def plan_training(config: TrainConfig | Mapping[str, Any]) -> Json:
     settings = TrainConfig.read(config)
     base = resolve_model(settings.model).resolve()
     tokenizer = load_tokenizer(base)
-    rows = prepare(settings, tokenizer, positions=_positions(base))
+    rows = prepare(settings, tokenizer, positions=positions_of(base))
     with tempfile.TemporaryDirectory() as folder:
         arguments = settings.sft_config(Path(folder))
         trainer = _trainer.make_trainer(settings, arguments, load_model(base), tokenizer, rows)
         learn, evaluate, memory = _measure(trainer, rows, arguments.train_batch_size)
-    steps = total_steps(arguments, len(rows.train))
+    steps = total_steps(arguments, rows.draws)
     checkpoints = dense_steps(steps, settings.save_steps, dense=settings.dense_checkpoints)
     trained = sum(weight.nbytes for weight in trainer.model.parameters() if weight.requires_grad)
     batches = steps * arguments.gradient_accumulation_steps
@@ -124,7 +122,7 @@ def _run(settings: TrainConfig, base: Path, record: Json) -> None:
     resume = _resume_point(out)
     start = time.monotonic()
     tokenizer = load_tokenizer(base)
-    rows = prepare(settings, tokenizer, positions=_positions(base))
+    rows = prepare(settings, tokenizer, positions=positions_of(base))
     for reason, count in rows.left_out.items():
         logger.warning("%d rows left out: %s", count, reason)
     arguments = settings.sft_config(out)
@@ -190,12 +188,13 @@ def _identity(settings: TrainConfig, base: Path) -> Json:
         "data": str(settings.data),
         "data_sha256": file_hash(settings.data),
         "eval_data_sha256": None if settings.eval_data is None else file_hash(settings.eval_data),
+        "order_sha256": None if settings.order is None else file_hash(settings.order),
     }
 
 
 def _account(settings: TrainConfig, arguments: Any, rows: Prepared) -> Json:
     """What the training is made of, for the record."""
-    steps = total_steps(arguments, len(rows.train))
+    steps = total_steps(arguments, rows.draws)
     return {
         "rows": {"train": len(rows.train), "heldout": len(rows.heldout), "eval_loss": len(rows.evaluation)},
         "left_out": dict(rows.left_out),
@@ -240,8 +239,8 @@ def _refuse_changes(out: Path, record: Json, identity: Json) -> None:
         changed.append(f"model: other weights than those of {record['model']['path']}")
     changed += [
         f"{name.removesuffix('_sha256')}: other rows"
-        for name in ("data_sha256", "eval_data_sha256")
-        if record[name] != identity[name]
+        for name in ("data_sha256", "eval_data_sha256", "order_sha256")
+        if record.get(name) != identity[name]  # older records know no order
     ]
     if changed:
         raise WhatStuckError(
@@ -269,7 +268,7 @@ def _resume_point(out: Path) -> Path | None:
 # --- cost
 
 
-def _positions(base: Path) -> int | None:
+def positions_of(base: Path) -> int | None:
     """Tokens that the model can read at once, where it says so."""
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     return getattr(config.get_text_config(), "max_position_embeddings", None)

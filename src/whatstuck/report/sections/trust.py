@@ -84,7 +84,12 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
 
 def imprecise(run: Run) -> str:
     """The scoring dtype where it is too coarse for interactions, else empty."""
-    dtype = str(run.track.get("dtype", ""))
+    return coarse(run.track)
+
+
+def coarse(section: Mapping[str, Any]) -> str:
+    """The scoring dtype of a section of run.json where it is no full precision, else empty."""
+    dtype = str(section.get("dtype") or "")
     return dtype if dtype and dtype not in EXACT_ENOUGH else ""
 
 

@@ -1,0 +1,171 @@
+"""Where it is known from what the trainer fed: our own training folder, a TRL configuration, or nothing.
+
+The first two are run again; the third is an assumption, and everything that rests on it says so.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from transformers import PreTrainedTokenizerBase
+
+from whatstuck.datasets import Row, read_rows
+from whatstuck.datasets.tables import open_table
+from whatstuck.dynamics.teacher_forcing import TokenRow
+from whatstuck.errors import WhatStuckError
+from whatstuck.rows.feeding.rerun import fed_by_trl
+from whatstuck.rows.trajectories import trained_rows
+from whatstuck.runs import file_hash
+from whatstuck.training._data import prepare
+from whatstuck.training.config import TrainConfig
+from whatstuck.training.sft import RECORD, positions_of
+
+logger = logging.getLogger(__name__)
+
+_TRL_FOLDER_FILES = ("sft_config.yaml", "config.yaml", "training_config.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a training is described.
+
+    Attributes:
+        kind: `whatstuck` (a folder of `whatstuck train`), `trl` (a YAML of TRL's names), or `assumed`.
+        path: The folder or file.
+        config: The settings found there.
+    """
+
+    kind: Literal["whatstuck", "trl", "assumed"]
+    path: Path | None
+    config: Mapping[str, Any]
+
+    @property
+    def sentence(self) -> str:
+        """What is known, for a reader."""
+        if self.kind == "whatstuck":
+            return f"what {self.path} records was prepared again, exactly as it was trained"
+        if self.kind == "trl":
+            return f"TRL prepared the rows again with the settings of {self.path}"
+        return "nothing says how the rows were fed: they are taken to have been fed whole, as they are asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What was fed.
+
+    Attributes:
+        rows: The training rows, without those that were held out.
+        fed: By row id, what the trainer learned; rows that it left out are missing. Empty where it is assumed only.
+    """
+
+    rows: list[Row]
+    fed: dict[str, TokenRow]
+
+
+def find_source(training: Path | None, checkpoints: Sequence[Path]) -> Source:
+    """Where the training is described.
+
+    Args:
+        training: A folder of `whatstuck train`, an output folder with a YAML, or a YAML of TRL's names; None looks
+            beside the checkpoints.
+        checkpoints: Folders of the checkpoints.
+
+    Raises:
+        WhatStuckError: If what is given describes no training.
+    """
+    if training is not None and training.is_file():
+        return Source("trl", training, _read_yaml(training))
+    folders = [training] if training is not None else sorted({checkpoint.parent for checkpoint in checkpoints})
+    for folder in folders:
+        if (folder / RECORD).exists():
+            return Source("whatstuck", folder, json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        for name in _TRL_FOLDER_FILES:
+            if (folder / name).is_file():
+                return Source("trl", folder / name, _read_yaml(folder / name))
+    if training is not None:
+        raise WhatStuckError(
+            f"{training} says nothing about a training: give a folder of `whatstuck train`, or a YAML with the "
+            "settings of TRL's SFTConfig"
+        )
+    return Source("assumed", None, {})
+
+
+def feed_of(
+    source: Source,
+    data: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    base: Path,
+    *,
+    shape: Mapping[str, Any],
+) -> Feed:
+    """What was fed of a data file.
+
+    Args:
+        source: Where the training is described.
+        data: The file that was trained on.
+        tokenizer: Tokenizer of the model.
+        base: Folder of the model.
+        shape: Arguments of `read_rows`: columns, labels, instruction.
+
+    Raises:
+        WhatStuckError: If the file is not the one that was trained on, or its rows cannot be prepared.
+    """
+    if source.kind == "whatstuck":
+        return _as_we_fed(source, data, tokenizer, base)
+    whole = read_rows(data, split="train", **shape)
+    rows = [row for row in whole if row.split == "train"]
+    if not rows:
+        raise WhatStuckError(f"{data}: all rows say that they were held out; give the rows that were trained on")
+    if source.kind == "trl":
+        return Feed(rows, fed_by_trl(source.config, _records(data, whole, shape), tokenizer))
+    return Feed(rows, {})
+
+
+def _as_we_fed(source: Source, data: Path, tokenizer: PreTrainedTokenizerBase, base: Path) -> Feed:
+    record = source.config
+    if file_hash(data) != record["data_sha256"]:
+        raise WhatStuckError(
+            f"{data} is not the file that {source.path} was trained on ({record['data']}): give that one as --data"
+        )
+    settings = dict(record["settings"])
+    if record.get("eval_data_sha256"):  # held-out rows came from a file of their own
+        marked = any(row.split == "heldout" for row in read_rows(data, split="train", **reading(settings)))
+        settings["heldout"] = None if marked else 0
+    config = TrainConfig(**{**settings, "model": str(base), "data": data, "out": Path(str(source.path))})
+    prepared = prepare(config, tokenizer, positions=positions_of(base))
+    heldout = {row.row_id for row in prepared.heldout}
+    rows = read_rows(data, split="train", limit=config.limit, **reading(settings))
+    return Feed([row for row in rows if row.split == "train" and row.row_id not in heldout], _tokens(prepared.train))
+
+
+def reading(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say how a data file is read."""
+    return {name: settings.get(name) for name in ("columns", "labels", "instruction")}
+
+
+def _tokens(records: Sequence[Mapping[str, Any]]) -> dict[str, TokenRow]:
+    return {row.row_id: row.tokens for row in trained_rows(records)}
+
+
+def _records(data: Path, rows: Sequence[Row], shape: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The training rows as the file has them: that is what the user's script gives to TRL."""
+    table = open_table(data, columns=shape.get("columns"), split="train")
+    return [
+        {name: value for name, value in record.items() if value is not None} | {"row_id": row.row_id}
+        for row, (_, record) in zip(rows, table.records, strict=True)
+        if row.split == "train"
+    ]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WhatStuckError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise WhatStuckError(f"{path} must hold names and values, such as  max_length: 1024")
+    return {str(name): value for name, value in found.items()}

@@ -1,0 +1,371 @@
+"""Which training rows did not stick, and why: every checkpoint passed once, the doubtful rows asked, causes named.
+
+Each expensive result is a part of the run folder: trajectories by checkpoint, answers by block of rows. What is there
+is not done again, so an interrupted call goes on and ends in the same tables.
+"""
+
+import datetime as dt
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from whatstuck.models import Checkpoint, CheckpointedModel, default_mask_token, trainer_epochs
+from whatstuck.models.generating import seed_of
+from whatstuck.progress import Task
+from whatstuck.report import write_report
+from whatstuck.rows.causes.conflicts import find_conflicts
+from whatstuck.rows.causes.naming import name_causes
+from whatstuck.rows.causes.probing import BaseAnswers, probe_base
+from whatstuck.rows.exporting import export_jsonl
+from whatstuck.rows.exposure import with_exposures
+from whatstuck.rows.histories import History, histories
+from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.preparing import Material
+from whatstuck.rows.schemas import VERDICTS
+from whatstuck.rows.settings import RowsSettings
+from whatstuck.rows.summary import summary_of
+from whatstuck.rows.trajectories import TrainedRow, evaluate_rows
+from whatstuck.rows.verdicts.answers import find_function
+from whatstuck.rows.verdicts.asking import Asked, ask
+from whatstuck.rows.verdicts.rule import judge
+from whatstuck.rows.verdicts.screening import Because, screen
+from whatstuck.runs import Json, content_hash, read_table, step_name, table_metadata, versions, write_table
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 64
+"""Rows that are asked before what they answered is written."""
+
+_SAMPLED = 8  # rows that a plan measures
+
+_ANSWERS = pa.schema([("row_id", pa.string()), ("answers", pa.string())])
+Found = TypeVar("Found", Asked, BaseAnswers)
+
+
+def find_rows(settings: RowsSettings) -> Path:
+    """Run the verb; see `RowsSettings`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        WhatStuckError: With one line that says what is wrong and what to do.
+    """
+    Finding(settings).execute()
+    return settings.out
+
+
+class Finding:
+    """One call of `rows`.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        WhatStuckError: If anything it works on is not usable.
+    """
+
+    def __init__(self, settings: RowsSettings) -> None:
+        self.settings = settings
+        self.material = Material(settings)
+        self._run = self.material.run
+        self._by_id = {row.row_id: row for row in self.material.rows}
+
+    def execute(self) -> None:
+        """Do whatever is not there yet, then name causes and write the page."""
+        start, material = time.monotonic(), self.material
+        with self._run.writing():
+            self._run.refuse_changed_settings("rows", self.settings.fixed())
+            before: Json = self._run.manifest().get("rows", {})
+            self._save(before, start)
+            trained = [TrainedRow(row.row_id, row.fed if row.fed is not None else row.asked) for row in material.rows]
+            models = _Lazy(material)
+            with Task("following the rows", len(material.checkpoints)) as task:
+                for checkpoint in material.checkpoints:
+                    self._follow(models, checkpoint, trained, task)
+            found = histories({step.step: self._trajectories(step.step) for step in material.checkpoints})
+            because = self._screened()
+            answers = self._ask(models, [row_id for row_id, why in because.items() if why])
+            verdicts = self._verdicts(found, because, answers)
+            bases = self._probe(models, verdicts)
+            causes = self._causes(verdicts, found, bases)
+            write_table(self._run.part("verdicts.parquet"), pa.Table.from_pylist(verdicts, schema=VERDICTS))
+            write_table(self._run.part("unlearned.parquet"), causes)
+            epochs = trainer_epochs([entry for entry in material.checkpoints if entry.path.is_dir()])
+            summary = summary_of(verdicts, causes.to_pylist(), found, epochs)
+            self._save(before, start, summary=summary)
+            export_jsonl(self._run.path, self._run.part("unlearned.jsonl"))
+            write_report(self._run.path)
+
+    # --- trajectories
+
+    def _follow(self, models: "_Lazy", checkpoint: Checkpoint, rows: Sequence[TrainedRow], task: Task) -> None:
+        path = self._run.part("trajectories", step_name(checkpoint.step, "parquet"))
+        identity = {
+            "fingerprint": self.material.prints[checkpoint.step],
+            "dtype": self.settings.dtype,
+            "rows": content_hash([[row.row_id, row.tokens.ids, row.tokens.predicted] for row in rows]),
+        }
+        if path.exists() and table_metadata(read_table(path)) == identity:
+            task.advance(free=True)
+            return
+        with models.loaded().at(checkpoint) as model:
+            table = evaluate_rows(model, rows, default_mask_token(self.material.tokenizer))
+        write_table(path, with_exposures(table, self.material.exposures(checkpoint)), identity)
+        task.advance()
+
+    def _trajectories(self, step: int) -> pa.Table:
+        return read_table(self._run.part("trajectories", step_name(step, "parquet")))
+
+    # --- answers
+
+    def _screened(self) -> dict[str, Because]:
+        table = self._trajectories(self.material.last.step)
+        ids = table["row_id"].to_pylist()
+        why = screen(
+            ids,
+            table["nll"].to_pylist(),
+            table["token_accuracy"].to_pylist(),
+            self.settings.thresholds,
+            not_trained={row.row_id for row in self.material.rows if row.not_trained},
+            seed=self.settings.seed,
+        )
+        return dict(zip(ids, why, strict=True))
+
+    def _ask(self, models: "_Lazy", row_ids: Sequence[str]) -> dict[str, Asked]:
+        """Ask the finished model."""
+        material, settings = self.material, self.settings
+
+        def work(rows: Sequence[TrainingRow], task: Task) -> list[Asked]:
+            with models.loaded().at(material.last) as model:
+                return ask(
+                    model,
+                    material.tokenizer,
+                    rows,
+                    material.checker,
+                    settings.thresholds,
+                    seed=settings.seed,
+                    chat_template=material.chat_template,
+                    others=material.rows,
+                    progress=task,
+                )
+
+        return self._in_blocks("answers", "asking the finished model", row_ids, work, Asked, material.last.step)
+
+    def _probe(self, models: "_Lazy", verdicts: Sequence[Mapping[str, Any]]) -> dict[str, BaseAnswers]:
+        """Ask the untouched model: rows that are not learned, the most severe first, and a sample of learned ones."""
+        material, settings = self.material, self.settings
+        if not settings.probe_base:
+            return {}
+        wrong = [record for record in verdicts if record["verdict"] != "learned"]
+        worst = sorted(wrong, key=lambda record: (record["rate"] or 0.0, -(record["nll"] or 0.0)))
+        right = [record["row_id"] for record in verdicts if record["verdict"] == "learned"] if wrong else []
+        sample = sorted(right, key=lambda row_id: seed_of(settings.seed, row_id))[: settings.thresholds.base_learned]
+        row_ids = [*(record["row_id"] for record in worst[: settings.most]), *sample]
+
+        def work(rows: Sequence[TrainingRow], task: Task) -> list[BaseAnswers]:
+            with models.loaded().at(None) as model:
+                answers = probe_base(
+                    model,
+                    material.tokenizer,
+                    rows,
+                    material.rows,
+                    material.checker,
+                    settings.thresholds,
+                    chat_template=material.chat_template,
+                    seed=settings.seed,
+                )
+            task.advance(len(rows))
+            return answers
+
+        return self._in_blocks("base_answers", "asking the untouched model", row_ids, work, BaseAnswers, 0)
+
+    def _in_blocks(
+        self,
+        folder: str,
+        what: str,
+        row_ids: Sequence[str],
+        work: Callable[[Sequence[TrainingRow], Task], list[Found]],
+        kind: type[Found],
+        step: int,
+    ) -> dict[str, Found]:
+        """Ask rows block by block; a block that is there is read."""
+        identity = {
+            "fingerprint": self.material.prints[step],
+            "settings": self.settings.fixed(),
+            "data": self.material.data_sha256,
+        }
+        found: dict[str, Found] = {}
+        with Task(what, len(row_ids)) as task:
+            for number, start in enumerate(range(0, len(row_ids), BLOCK)):
+                ids = list(row_ids[start : start + BLOCK])
+                path = self._run.part(folder, f"block-{number:04d}.parquet")
+                about = {**identity, "row_ids": content_hash(ids)}
+                if path.exists() and table_metadata(table := read_table(path)) == about:
+                    answers = [kind(**json.loads(text)) for text in table["answers"].to_pylist()]
+                    task.advance(len(ids), free=True)
+                else:
+                    answers = work([self._by_id[row_id] for row_id in ids], task)
+                    records = [{"row_id": one.row_id, "answers": json.dumps(asdict(one))} for one in answers]
+                    write_table(path, pa.Table.from_pylist(records, schema=_ANSWERS), about)
+                found |= {one.row_id: one for one in answers}
+        return found
+
+    # --- verdicts and causes
+
+    def _verdicts(
+        self, found: Mapping[str, History], because: Mapping[str, Because], answers: Mapping[str, Asked]
+    ) -> list[dict[str, Any]]:
+        last = {record["row_id"]: record for record in self._trajectories(self.material.last.step).to_pylist()}
+        return [
+            {
+                "row_id": row.row_id,
+                "source_index": row.row.source_index,
+                "prompt": row.row.content,
+                "gold": row.row.completion,
+                "asked_because": because[row.row_id],
+                **_judged(answers.get(row.row_id), self.settings),
+                **{name: last[row.row_id][name] for name in ("tokens", "nll", "token_accuracy")},
+                **{name: last[row.row_id][name] for name in ("last_exposure_step", "exposures")},
+                **_history(found.get(row.row_id)),
+            }
+            for row in self.material.rows
+        ]
+
+    def _causes(
+        self,
+        verdicts: Sequence[Mapping[str, Any]],
+        found: Mapping[str, History],
+        bases: Mapping[str, BaseAnswers],
+    ) -> pa.Table:
+        conflicts = find_conflicts(
+            self.material.rows,
+            self.settings.thresholds,
+            checker=self.material.checker,
+            judge=None if self.settings.judge is None else find_function(self.settings.judge, "judge"),
+        )
+        return name_causes(
+            self.material.rows,
+            verdicts,
+            found,
+            bases,
+            conflicts,
+            self.settings.thresholds,
+        )
+
+    # --- the manifest
+
+    def _save(self, before: Json, start: float, *, summary: Json | None = None) -> None:
+        material, source = self.material, self.material.source
+        self._run.write_section(
+            "rows",
+            {
+                "settings": self.settings.fixed(),
+                "model": {"name": material.base.name, "path": str(material.base), "fingerprint": material.prints[0]},
+                "checkpoints": [
+                    {
+                        "step": checkpoint.step,
+                        "path": str(checkpoint.path),
+                        "kind": checkpoint.kind,
+                        "fingerprint": material.prints[checkpoint.step],
+                    }
+                    for checkpoint in material.checkpoints
+                ],
+                "data": {
+                    "path": str(self.settings.data),
+                    "sha256": material.data_sha256,
+                    "rows": len(material.rows),
+                },
+                "training": {
+                    "source": source.kind,
+                    "path": None if source.path is None else str(source.path),
+                    "sentence": source.sentence,
+                },
+                "summary": summary,
+                "warnings": material.warnings,
+                "versions": versions(),
+                "dtype": self.settings.dtype,
+                "seed": self.settings.seed,
+                "started": before.get("started") or dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+                "seconds": round(before.get("seconds", 0.0) + time.monotonic() - start, 1),
+            },
+        )
+
+
+class _Lazy:
+    """The base with its checkpoints, loaded when something is missing."""
+
+    def __init__(self, material: Material) -> None:
+        self._material = material
+        self._models: CheckpointedModel | None = None
+
+    def loaded(self) -> CheckpointedModel:
+        """Load it, once."""
+        if self._models is None:
+            material = self._material
+            self._models = CheckpointedModel(material.base, device=material.device, dtype=material.dtype)
+        return self._models
+
+
+def _judged(asked: Asked | None, settings: RowsSettings) -> dict[str, Any]:
+    """The columns that come from answers."""
+    if asked is None:
+        return {"verdict": "learned", "form": "screened", "samples": 0}
+    judged = judge(asked, settings.thresholds)
+    names = ("form", "samples", "right", "first_right", "greedy_right", "rate", "rate_low", "rate_high", "greedy")
+    return {
+        "verdict": judged.verdict,
+        "paper_unlearned": judged.paper_unlearned,
+        **{name: getattr(asked, name) for name in (*names, "top_wrong", "top_wrong_share")},
+    }
+
+
+def _history(history: History | None) -> dict[str, Any]:
+    """The columns that come from the checkpoints."""
+    if history is None:
+        return {}
+    names = ("forgetting_events", "first_learned_step", "last_learned_step", "confidence", "variability")
+    return {name: getattr(history, name) for name in (*names, "correctness", "mean_margin")}
+
+
+def plan_rows(settings: RowsSettings) -> Json:
+    """What a call would cost, from a few rows of the untouched model.
+
+    Returns:
+        Rows, checkpoints, forward passes over single rows, and the expected seconds for following them; how many rows
+        must be asked is known only afterwards, so the seconds per hundred of them are given.
+    """
+    material = Material(settings)
+    sample = material.rows[:: max(len(material.rows) // _SAMPLED, 1)][:_SAMPLED]
+    trained = [TrainedRow(row.row_id, row.fed if row.fed is not None else row.asked) for row in sample]
+    with _Lazy(material).loaded().at(None) as model:
+        start = time.monotonic()
+        evaluate_rows(model, trained, default_mask_token(material.tokenizer))
+        each = (time.monotonic() - start) / len(sample)
+        start = time.monotonic()
+        ask(
+            model,
+            material.tokenizer,
+            sample,
+            material.checker,
+            settings.thresholds,
+            seed=settings.seed,
+            chat_template=material.chat_template,
+            others=material.rows,
+        )
+        asking = (time.monotonic() - start) / len(sample)
+    passes = len(material.rows) * len(material.checkpoints)
+    return {
+        "rows": len(material.rows),
+        "not_trained": sum(bool(row.not_trained) for row in material.rows),
+        "checkpoints": [checkpoint.step for checkpoint in material.checkpoints],
+        "row_passes": passes,
+        "seconds_following": round(each * passes, 1),
+        "seconds_per_100_rows_asked": round(100 * asking, 1),
+    }

@@ -1,0 +1,300 @@
+"""What an intervention works on, from the folder of a `rows` run: rows, how they were trained, and what may be changed.
+
+The first training is described by its folder, else by a YAML of the user's. What no file says (a TRL default that was
+never written down) is taken from TRL, and from the adapter where there is one.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import yaml
+
+from whatstuck.datasets import read_rows
+from whatstuck.datasets.turns import TurnEnds
+from whatstuck.errors import WhatStuckError
+from whatstuck.models import Checkpoint
+from whatstuck.rows.causes.conflicts import find_conflicts
+from whatstuck.rows.interventions.outcomes import Interview, Role
+from whatstuck.rows.interventions.phases import Order, Original
+from whatstuck.rows.interventions.settings import InterveneSettings
+from whatstuck.rows.interventions.texts import Document, read_documents, repeats, supporting
+from whatstuck.rows.interventions.training import Encoded, Recipe
+from whatstuck.rows.interventions.wordings import read_paraphrases
+from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.preparing import Material
+from whatstuck.rows.settings import RowsSettings
+from whatstuck.rows.verdicts.answers import find_function, normalized
+from whatstuck.runs import RunFolder, read_table
+from whatstuck.training._data import Encoder
+from whatstuck.training._tokens import IGNORED
+from whatstuck.training.config import takes
+
+logger = logging.getLogger(__name__)
+
+_REPAIRABLE = {"dropped", "nothing_supervised", "answer_cut", "answer_masked", "other_prompt"}
+_TRL_DEFAULTS: dict[str, Any] = {"learning_rate": 2e-5, "lr_scheduler_type": "linear"}
+_FROM_ADAPTER = {
+    "r": "lora_r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "target_modules": "lora_target_modules",
+}
+
+
+class Gathered:
+    """Everything that an intervention works on.
+
+    Attributes:
+        material: What `rows` worked on.
+        targets: Ids of the unlearned rows of the cause that are followed.
+        recipe: What all arms have in common.
+        interview: How arms are asked.
+        documents: The user's supporting texts.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        WhatStuckError: If the run has no rows of that cause, or its training is not known.
+    """
+
+    def __init__(self, settings: InterveneSettings) -> None:
+        self.settings = settings
+        self.run = RunFolder(settings.run)
+        self.material = material_of(self.run, settings.device)
+        self._rows = {row.row_id: row for row in self.material.rows}
+        self._encoder = Encoder(self.material.tokenizer, self.material.chat_template)
+        self.targets = self._sample(self._unlearned(), settings.most)
+        self._conflicts = self._find_conflicts()
+        self._fed: dict[str, Encoded] = {row.row_id: _as_fed(row) for row in self.material.rows if row.fed is not None}
+        self._asked = self._whole()
+        self.documents: list[Document] = []
+        self._texts: dict[str, tuple[str, ...]] = {"supporting": (), "general": ()}
+        self._take_texts()
+        self._training = self._training_settings()
+        self.recipe = Recipe(
+            self.material.base,
+            self._training,
+            self._fed,
+            self._asked,
+            constant_rate=settings.constant_rate,
+            check_every=settings.check_every,
+        )
+        self.interview = self._interview()
+
+    @property
+    def last(self) -> Checkpoint:
+        """The finished model."""
+        return self.material.last
+
+    def original(self, batch: int) -> Original:
+        """The first training, with `batch` rows per step."""
+        settings = self.settings
+        trained = tuple(row.row_id for row in self.material.rows if row.fed is not None)
+        order: Order = "given" if self._training.get("train_sampling_strategy") == "sequential" else "shuffled"
+        return Original(
+            rows=trained,
+            steps=self.last.step,
+            batch=batch,
+            order=order if settings.order == "auto" else settings.order,
+            conflicts=self._conflicts,
+            kept=frozenset(_read_ids(settings.kept, self._rows) if settings.kept else ()),
+            ill_fed=tuple(row.row_id for row in self.material.rows if _is_repairable(row)),
+            supporting=self._texts["supporting"],
+            general=self._texts["general"],
+            watched=self._watch() if settings.watch else (),
+        )
+
+    # --- rows
+
+    def _unlearned(self) -> list[str]:
+        table = read_table(self.run.part("unlearned.parquet")).select(["row_id", "verdict", "cause"]).to_pylist()
+        cause = self.settings.cause
+        found = [row["row_id"] for row in table if row["verdict"] == "unlearned" and row["cause"] == cause]
+        there = [row for row in found if row in self._rows]
+        if not there:
+            named = sorted({row["cause"] for row in table if row["verdict"] == "unlearned"})
+            raise WhatStuckError(
+                f"no unlearned row of {self.settings.run} has the cause {cause}: it has {', '.join(named) or 'none'}"
+            )
+        return there
+
+    def _sample(self, ids: list[str], most: int) -> list[str]:
+        order = np.random.default_rng(self.settings.seed).permutation(len(ids))[:most]
+        return [ids[index] for index in sorted(order)]
+
+    def _find_conflicts(self) -> tuple[tuple[tuple[str, str], ...], ...]:
+        """Rows that were trained and contradict each other, as votes; see `Original`."""
+        material = self.material
+        judge = material.settings.judge
+        found = find_conflicts(
+            material.rows,
+            material.settings.thresholds,
+            checker=material.checker,
+            judge=None if judge is None else find_function(judge, "judge"),
+        )
+        voting = [[self._rows[name] for name in names] for names in found.groups.values()]
+        votes = [
+            tuple((row.row_id, normalized(row.row.completion)) for row in group if row.fed is not None)
+            for group in voting
+        ]
+        return tuple(group for group in votes if len({answer for _, answer in group}) > 1)
+
+    def _interview(self) -> Interview:
+        verdicts = read_table(self.run.part("verdicts.parquet")).select(["row_id", "verdict"]).to_pylist()
+        learned = [row["row_id"] for row in verdicts if row["verdict"] == "learned" and row["row_id"] in self._rows]
+        roles: dict[str, Role] = dict.fromkeys(self.targets, "unlearned")
+        roles |= dict.fromkeys(self._sample(learned, self.settings.learned), "learned")
+        settings, material = self.settings, self.material
+        rows = [row.row for row in material.rows]
+        return Interview(
+            cause=settings.cause,
+            roles=roles,
+            rows=[self._rows[name] for name in roles],
+            others=material.rows,
+            groups={name: f"conflict-{number}" for number, group in enumerate(self._conflicts, 1) for name, _ in group},
+            paraphrases=read_paraphrases(settings.paraphrases, rows) if settings.paraphrases else {},
+            checker=material.checker,
+            thresholds=material.settings.thresholds,
+            chat_template=material.chat_template,
+            seed=settings.seed,
+        )
+
+    # --- what is trained
+
+    def _whole(self) -> dict[str, Encoded]:
+        """All rows as they are asked, and the end of the answer behind them."""
+        material = self.material
+        ends = TurnEnds(material.tokenizer, material.chat_template)
+        found: dict[str, Encoded] = {}
+        for row in material.rows:
+            end = material.tokenizer(ends(row.row), add_special_tokens=False)["input_ids"]
+            learned = [*row.target_ids, *end]
+            ids = [*row.prompt_ids, *learned]
+            labels = [IGNORED] * len(row.prompt_ids) + learned
+            found[row.row_id] = {"row_id": row.row_id, "input_ids": ids, "labels": labels}
+        return found
+
+    def _take_texts(self) -> None:
+        """Read the user's texts, and put them among what can be trained."""
+        settings = self.settings
+        longest = max((len(row["input_ids"]) for row in self._fed.values()), default=None)
+        for name, path in (("supporting", settings.supporting), ("general", settings.general)):
+            if path is None:
+                continue
+            documents = read_documents(path, self.material.tokenizer, longest=longest)
+            chosen = [document.row for document in documents]
+            if name == "supporting":
+                self.documents, chosen = documents, supporting(documents, self.targets)
+                targets = [self._rows[target].row for target in self.targets]
+                if count := repeats(chosen, targets):
+                    logger.warning(
+                        "%d supporting texts hold a row word by word: that trains it, it is no support", count
+                    )
+            self._fed |= {row.row_id: self._encoder(row) for row in chosen}
+            self._texts[name] = tuple(row.row_id for row in chosen)
+        both = set(self._texts["supporting"])
+        self._texts["general"] = tuple(name for name in self._texts["general"] if name not in both)
+
+    def _watch(self) -> tuple[str, ...]:
+        """Ids of held-out rows that the training left beside its checkpoints."""
+        folder = self.material.source.path
+        file = None if folder is None else folder / "heldout.jsonl"
+        if file is None or not file.is_file():
+            return ()
+        rows = read_rows(file, limit=200)
+        self._asked |= {f"heldout-{row.row_id}": self._encoder(row) for row in rows}
+        return tuple(f"heldout-{row.row_id}" for row in rows)
+
+    def _training_settings(self) -> dict[str, Any]:
+        """The settings of the first training.
+
+        Raises:
+            WhatStuckError: If nothing says them.
+        """
+        source = self.material.source
+        if self.settings.training is not None:
+            return _trl_settings(_read_yaml(self.settings.training), self.last)
+        if source.kind == "whatstuck":
+            return dict(source.config["settings"])
+        if source.kind == "trl":
+            return _trl_settings(source.config, self.last)
+        raise WhatStuckError(
+            f"nothing says how {self.last.path} was trained: give --training a YAML with its settings (learning_rate, "
+            "per_device_train_batch_size, lr_scheduler_type, ... as TRL names them)"
+        )
+
+
+def material_of(run: RunFolder, device: str) -> Material:
+    """What `rows` worked on, of the finished model alone.
+
+    Raises:
+        WhatStuckError: If the run has no rows yet, or what it was made of is gone or changed.
+    """
+    section = run.manifest().get("rows")
+    if section is None:
+        raise WhatStuckError(f"{run.path} holds no results of `whatstuck rows`: run it first")
+    checkpoints = [entry for entry in section["checkpoints"] if entry["kind"] != "base" and entry["path"]]
+    training = section["training"].get("folder") or section["training"].get("path")
+    values = section["settings"] | {
+        "model": section["model"]["path"],
+        "checkpoints": [max(checkpoints, key=lambda entry: int(entry["step"]))["path"]],
+        "data": section["data"]["path"],
+        "out": run.path,
+        "training": training,
+        "device": device,
+    }
+    material = Material(RowsSettings.read(**values))
+    if material.data_sha256 != section["data"]["sha256"]:
+        raise WhatStuckError(f"{section['data']['path']} is not the file any more that `rows` looked at")
+    return material
+
+
+def _as_fed(row: TrainingRow) -> Encoded:
+    fed = row.fed
+    if fed is None:
+        raise ValueError(f"row {row.row_id} was not fed")
+    predicted = set(fed.predicted)
+    labels = [token if at in predicted else IGNORED for at, token in enumerate(fed.ids)]
+    return {"row_id": row.row_id, "input_ids": list(fed.ids), "labels": labels}
+
+
+def _is_repairable(row: TrainingRow) -> bool:
+    return any(failed.problem in _REPAIRABLE for failed in row.not_trained)
+
+
+def _trl_settings(config: Mapping[str, Any], last: Checkpoint) -> dict[str, Any]:
+    """Settings that a script of TRL's was run with, as far as `train` takes them."""
+    given = {name: value for name, value in config.items() if takes(name, value)}
+    if config.get("packing"):
+        logger.warning("the first training packed its rows, the arms do not: their steps hold other rows than its own")
+    adapter: dict[str, Any] = {"use_peft": last.kind == "adapter"}
+    if last.kind == "adapter":
+        file = last.path / "adapter_config.json"
+        read = json.loads(file.read_text(encoding="utf-8"))
+        adapter |= {ours: read[theirs] for theirs, ours in _FROM_ADAPTER.items() if read.get(theirs) is not None}
+    return _TRL_DEFAULTS | given | adapter
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WhatStuckError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise WhatStuckError(f"{path} must hold names and values, such as  learning_rate: 1e-4")
+    return cast("dict[str, Any]", found)
+
+
+def _read_ids(path: Path, known: Mapping[str, Any]) -> list[str]:
+    try:
+        ids = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WhatStuckError(f"{path} is no readable list of row ids") from error
+    if missing := [name for name in ids if name not in known]:
+        raise WhatStuckError(f"{path}: no training row has the id {missing[0]!r}")
+    return ids

@@ -1,0 +1,99 @@
+"""What a treated model answers to the rows that are followed: one record per row and wording."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from whatstuck.dynamics.teacher_forcing import score_tokens
+from whatstuck.models import default_mask_token
+from whatstuck.rows.interventions.phases import Arm
+from whatstuck.rows.interventions.wordings import as_asked, wordings
+from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.schemas import INTERVENTIONS
+from whatstuck.rows.thresholds import Thresholds
+from whatstuck.rows.verdicts.answers import Checker
+from whatstuck.rows.verdicts.asking import ask
+from whatstuck.rows.verdicts.rule import judge
+
+Role = Literal["unlearned", "learned"]
+
+
+@dataclass(frozen=True)
+class Interview:
+    """Which rows are asked, and how; the same for every arm.
+
+    Attributes:
+        cause: Whose rows are to be recovered.
+        roles: Row id to why it is followed: `unlearned` rows of the cause, and `learned` ones for the damage.
+        rows: The rows, as they are asked.
+        others: Rows whose answers may be wrong options of a choice.
+        groups: Row id to its cluster; a row without one is its own.
+        paraphrases: The user's wordings by row id.
+        checker: When an answer is right.
+        thresholds: Numbers of the verdict.
+        chat_template: `auto` or `never`.
+        seed: Of the draws; the same for every arm.
+    """
+
+    cause: str
+    roles: Mapping[str, Role]
+    rows: Sequence[TrainingRow]
+    others: Sequence[TrainingRow]
+    groups: Mapping[str, str]
+    paraphrases: Mapping[str, Sequence[str]]
+    checker: Checker
+    thresholds: Thresholds
+    chat_template: str
+    seed: int
+
+    def hold(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, arm: Arm, seed: int) -> pa.Table:
+        """Ask the model of an arm.
+
+        Args:
+            model: The trained model in eval mode.
+            tokenizer: Its tokenizer.
+            arm: The arm.
+            seed: The seed of its training.
+
+        Returns:
+            A table of `INTERVENTIONS`. `right`: the verdict is learned, as of the first model. Rows that could not
+            be asked are not right and have no rate.
+        """
+        by_wording: dict[str, list[TrainingRow]] = {}
+        for row in self.rows:
+            for name, worded in wordings(row.row, self.paraphrases):
+                asked = row if worded is row.row else as_asked(worded, tokenizer, self.chat_template)
+                by_wording.setdefault(name, []).append(asked)
+        records: list[dict[str, Any]] = []
+        for name, rows in by_wording.items():
+            answers = ask(
+                model,
+                tokenizer,
+                rows,
+                self.checker,
+                self.thresholds,
+                seed=self.seed,
+                chat_template=self.chat_template,
+                others=self.others,
+            )
+            scores = score_tokens(model, [row.asked for row in rows], default_mask_token(tokenizer))
+            for row, answer, score in zip(rows, answers, scores, strict=True):
+                removed = row.row_id in arm.removed and self.roles[row.row_id] == "unlearned"
+                records.append(
+                    {
+                        "cause": self.cause,
+                        "arm": arm.name,
+                        "seed": seed,
+                        "row_id": row.row_id,
+                        "group": self.groups.get(row.row_id, row.row_id),
+                        "role": "removed" if removed else self.roles[row.row_id],
+                        "wording": name,
+                        "right": judge(answer, self.thresholds).verdict == "learned",
+                        "rate": None if answer.rate != answer.rate else answer.rate,
+                        "nll": score.nll,
+                    }
+                )
+        return pa.Table.from_pylist(records, schema=INTERVENTIONS)

@@ -1,0 +1,123 @@
+"""What the rows of a run amount to: how many did not stick, by our rule and the paper's, and how sure that is."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from whatstuck.rows.causes.names import PRECEDENCE
+from whatstuck.rows.histories import History
+from whatstuck.rows.verdicts.intervals import Share
+from whatstuck.rows.verdicts.rule import miss_rate, share_unlearned
+from whatstuck.runs import Json
+
+CONVERGED = 0.01
+"""Relative change of the mean loss over the last epoch below which a training has converged (design)."""
+
+
+def summary_of(
+    verdicts: Sequence[Mapping[str, Any]],
+    causes: Sequence[Mapping[str, Any]],
+    histories: Mapping[str, History],
+    epochs: Mapping[int, float],
+) -> Json:
+    """The section `summary` of run.json; docs/run-folder.md describes it.
+
+    Args:
+        verdicts: Records of verdicts.parquet.
+        causes: Records of unlearned.parquet.
+        histories: By row id.
+        epochs: Step to epoch, as far as known.
+    """
+    counts = Counter(record["verdict"] for record in verdicts)
+    rest = sum(not record["asked_because"] for record in verdicts)
+
+    def share(holds: str) -> Share:
+        asked = [r for r in verdicts if r["asked_because"] not in ("", "audit")]
+        audited = [r for r in verdicts if r["asked_because"] == "audit"]
+        return share_unlearned([_holds(r, holds) for r in asked], [_holds(r, holds) for r in audited], rest)
+
+    not_learned = share("not_learned")
+    paper = share("paper")
+    missed = miss_rate([_holds(r, "not_learned") for r in verdicts if r["asked_because"] == "audit"])
+    change = _last_epoch(histories, epochs)
+    return {
+        "rows": len(verdicts),
+        "learned": counts["learned"],
+        "unstable": counts["unstable"],
+        "unlearned": counts["unlearned"],
+        "share_unlearned": _listed(share("unlearned")),
+        "share_not_learned": _listed(not_learned),
+        "paper_share": _listed(paper),
+        "miss_rate": _listed(missed),
+        "causes": _counted(causes, "cause"),
+        "paper_causes": _counted(causes, "paper_cause"),
+        "not_measured": _not_measured(causes),
+        "ambiguous": sum(bool(record["ambiguous"]) for record in causes),
+        "converged": None if change is None else abs(change) < CONVERGED,
+        "last_epoch_change": change,
+        "statements": _statements(verdicts, histories, change),
+    }
+
+
+def _holds(record: Mapping[str, Any], what: str) -> bool:
+    if what == "paper":
+        return bool(record["paper_unlearned"])
+    return bool(record["verdict"] == "unlearned" if what == "unlearned" else record["verdict"] != "learned")
+
+
+def _listed(share: Share) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in (share.value, share.low, share.high)]
+
+
+def _counted(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
+    found = Counter(record[column] for record in records)
+    return {name: found[name] for name in (*PRECEDENCE, "unexplained") if found[name]}
+
+
+def _not_measured(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Causes that were measured for no row, with the sentence that says why."""
+    found: dict[str, str] = {}
+    for cause in PRECEDENCE:
+        said = [entry for record in records for entry in record["evidence"] if entry["cause"] == cause]
+        if said and all(entry["status"] == "not_measured" for entry in said):
+            found[cause] = Counter(entry["sentence"] for entry in said).most_common(1)[0][0]
+    return found
+
+
+def _last_epoch(histories: Mapping[str, History], epochs: Mapping[int, float]) -> float | None:
+    """Relative change of the mean loss over the last epoch of the training; None where it cannot be told."""
+    if not histories:
+        return None
+    steps = next(iter(histories.values())).steps.tolist()
+    last = epochs.get(steps[-1])
+    before = [step for step in steps[:-1] if last is not None and step in epochs and epochs[step] <= last - 1]
+    if not before:
+        return None
+    at = steps.index(before[-1])
+    losses = np.array([history.nll for history in histories.values()])
+    first, end = float(losses[:, at].mean()), float(losses[:, -1].mean())
+    return None if first == 0 else (end - first) / first
+
+
+def _statements(
+    verdicts: Sequence[Mapping[str, Any]], histories: Mapping[str, History], change: float | None
+) -> list[str]:
+    """Sentences that the numbers carry."""
+    found = []
+    wrong = [histories[r["row_id"]] for r in verdicts if r["verdict"] == "unlearned" and r["row_id"] in histories]
+    if wrong and len(wrong[0].steps) > 1:
+        everywhere = np.mean([history.correct for history in histories.values()], axis=0)
+        never = sum(history.never_learned for history in wrong)
+        found.append(
+            f"The share of rows that are right token by token went from {everywhere[0]:.0%} to {everywhere[-1]:.0%}; "
+            f"{never} of the {len(wrong)} unlearned rows were right at no checkpoint."
+        )
+    if change is not None and abs(change) >= CONVERGED:
+        found.append(
+            f"The loss on these rows still changed by {change:+.1%} over the last epoch: the training had not "
+            "converged, so insufficient training cannot be told from having stopped too early."
+        )
+    return found

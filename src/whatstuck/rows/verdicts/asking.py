@@ -1,0 +1,188 @@
+"""Ask a model the rows that it was trained on, and count what is right.
+
+Short answers are generated: five draws first, and eleven more where at most one of them is right, for zero of five
+says little (the upper 95 % bound of its rate is 0.43; of zero of sixteen, 0.19). Long ones are asked as a choice.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from whatstuck.models.generating import seed_of
+from whatstuck.progress import Task
+from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.thresholds import Thresholds
+from whatstuck.rows.verdicts.answers import Checker, normalized
+from whatstuck.rows.verdicts.choices import Choice, choose
+from whatstuck.rows.verdicts.intervals import wilson
+from whatstuck.rows.verdicts.replies import Question, Reply, Respondent
+
+_DOUBTFUL = 1  # right draws among the first, up to which the rest is drawn too
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model answers to a row.
+
+    Attributes:
+        row_id: The row.
+        form: `generated` or `choices`.
+        samples: Draws; 0 of a choice.
+        right: How many of them are right.
+        first_right: How many of the first ones.
+        greedy_right: The most likely answer is right.
+        rate: Share of right draws; of a choice, the probability of the right option, averaged over their orders.
+        rate_low: Lower end of its 95 % interval (Wilson); of a choice, the least over the orders.
+        rate_high: Upper end; of a choice, the most.
+        greedy: The most likely answer.
+        top_wrong: The most frequent wrong draw, or most likely wrong option; empty if there is none.
+        top_wrong_share: Its share of the draws, or its probability.
+        unavailable: Why the answers say nothing; empty if they do.
+    """
+
+    row_id: str
+    form: Literal["generated", "choices"]
+    samples: int = 0
+    right: int = 0
+    first_right: int | None = None
+    greedy_right: bool | None = None
+    rate: float = math.nan
+    rate_low: float = math.nan
+    rate_high: float = math.nan
+    greedy: str = ""
+    top_wrong: str = ""
+    top_wrong_share: float = 0.0
+    unavailable: str = ""
+
+
+def ask(  # noqa: PLR0913 - who is asked, what, and how answers are judged
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[TrainingRow],
+    checker: Checker,
+    thresholds: Thresholds,
+    *,
+    seed: int,
+    chat_template: str = "auto",
+    others: Sequence[TrainingRow] | None = None,
+    progress: Task | None = None,
+) -> list[Asked]:
+    """Ask rows: answers of up to `longest_answer` tokens are generated, longer ones chosen.
+
+    A row's answers depend on the model, the row, the seed and, for a choice, on `others`; not on the rows beside it.
+
+    Args:
+        model: A causal language model in eval mode.
+        tokenizer: Its tokenizer.
+        rows: The rows, rendered as they are to be asked.
+        checker: Whether an answer is right.
+        thresholds: `first_samples`, `samples`, `temperature`, `longest_answer`, `options`.
+        seed: Of the draws.
+        chat_template: `auto` or `never`, as the rows were rendered.
+        others: Rows whose answers may be wrong options of a choice; by default `rows`.
+        progress: Is advanced by one per row.
+
+    Returns:
+        What was answered, in the order of the rows.
+
+    Raises:
+        WhatStuckError: If the checker fails on a row, or the model gives NaN.
+    """
+    respondent = Respondent(model, tokenizer, chat_template)
+    found: dict[int, Asked] = {}
+    short, long = [], []
+    for index, row in enumerate(rows):
+        if not is_short(row, thresholds):
+            long.append(index)
+        elif respondent.fits(row.prompt_ids, len(row.target_ids)):
+            short.append(index)
+        else:
+            reason = "prompt and answer are longer than the context"
+            found[index] = Asked(row.row_id, "generated", unavailable=reason)
+    if progress is not None:
+        progress.advance(len(found))
+    generated = _generated(respondent, [rows[i] for i in short], checker, thresholds, seed, progress)
+    found |= zip(short, generated, strict=True)
+    choices = choose(respondent, [rows[i] for i in long], rows if others is None else others, thresholds, seed=seed)
+    found |= zip(long, map(_of_choice, choices), strict=True)
+    if progress is not None:
+        progress.advance(len(long))
+    return [found[index] for index in range(len(rows))]
+
+
+def is_short(row: TrainingRow, thresholds: Thresholds) -> bool:
+    """Whether a row's answer is generated; longer ones are chosen."""
+    return len(row.target_ids) <= thresholds.longest_answer
+
+
+def _generated(
+    respondent: Respondent,
+    rows: Sequence[TrainingRow],
+    checker: Checker,
+    thresholds: Thresholds,
+    seed: int,
+    progress: Task | None,
+) -> list[Asked]:
+    questions = [Question(row.row, row.prompt_ids, len(row.target_ids), seed_of(seed, row.row_id)) for row in rows]
+    first = min(thresholds.first_samples, thresholds.samples)
+    temperature = thresholds.temperature
+    replies = respondent.replies(questions, samples=first, temperature=temperature, progress=progress)
+    right = [[checker(row.row, text) for text in reply.drawn] for row, reply in zip(rows, replies, strict=True)]
+    doubtful = [i for i, some in enumerate(right) if sum(some) <= _DOUBTFUL]
+    more = respondent.replies(
+        [questions[i] for i in doubtful],
+        samples=thresholds.samples - first,
+        temperature=temperature,
+        first_sample=first,
+        greedy=False,
+    )
+    for i, reply in zip(doubtful, more, strict=True):
+        replies[i] = Reply(replies[i].greedy, replies[i].drawn + reply.drawn)
+        right[i] += [checker(rows[i].row, text) for text in reply.drawn]
+    return [
+        _counted(row, reply, some, checker(row.row, reply.greedy), first)
+        for row, reply, some in zip(rows, replies, right, strict=True)
+    ]
+
+
+def _counted(row: TrainingRow, reply: Reply, right: Sequence[bool], greedy_right: bool, first: int) -> Asked:  # noqa: FBT001 - a count
+    rate = wilson(sum(right), len(right))
+    wrong = Counter(normalized(text) for text, good in zip(reply.drawn, right, strict=True) if not good)
+    top = max(wrong, key=lambda text: (wrong[text], text), default=None)
+    return Asked(
+        row.row_id,
+        "generated",
+        samples=len(right),
+        right=sum(right),
+        first_right=sum(right[:first]),
+        greedy_right=greedy_right,
+        rate=rate.value,
+        rate_low=rate.low,
+        rate_high=rate.high,
+        greedy=reply.greedy,
+        top_wrong="" if top is None else next(text for text in reply.drawn if normalized(text) == top),
+        top_wrong_share=0.0 if top is None else wrong[top] / len(right),
+    )
+
+
+def _of_choice(choice: Choice) -> Asked:
+    if not choice.probabilities:
+        return Asked(choice.row_id, "choices", unavailable=choice.unavailable)
+    ranked = sorted(range(len(choice.options)), key=lambda option: (-choice.probabilities[option], option))
+    wrong = next(option for option in ranked if option)
+    return Asked(
+        choice.row_id,
+        "choices",
+        greedy_right=ranked[0] == 0,
+        rate=choice.probabilities[0],
+        rate_low=min(choice.orders),
+        rate_high=max(choice.orders),
+        greedy=choice.options[ranked[0]],
+        top_wrong=choice.options[wrong],
+        top_wrong_share=choice.probabilities[wrong],
+        unavailable=choice.unavailable,
+    )

@@ -1,0 +1,37 @@
+"""Settings of a verb from flags or arguments: one clear line for the first one that is wrong."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from whatstuck.errors import WhatStuckError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_settings(model: type[Model], verb: str, values: Mapping[str, Any]) -> Model:
+    """Check settings.
+
+    Args:
+        model: The settings of the verb.
+        verb: Its name, for messages.
+        values: What was given.
+
+    Raises:
+        WhatStuckError: Naming the first setting that is wrong.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        names = [str(part) for part in first["loc"]]
+        name = "--" + ".".join(names).replace("_", "-") if names else "settings"
+        if first["type"] == "missing":
+            raise WhatStuckError(f"{name} is missing: give it as a flag, or in --config") from error
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(names[-1], model.model_fields, 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise WhatStuckError(f"{names[-1]!r} is no setting of {verb}{hint}") from error
+        raise WhatStuckError(f"{name}: {first['msg']} (got {first.get('input')!r})") from error

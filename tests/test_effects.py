@@ -1,0 +1,248 @@
+"""Statistics of interventions: exact values, and what simulated tables of known truth give."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from whatstuck.rows.interventions.effects import (
+    Effect,
+    benjamini_hochberg,
+    effects,
+    mcnemar,
+    recovery_matrix,
+    rows_for_power,
+)
+from whatstuck.rows.interventions.sentences import as_json, strongest_control
+from whatstuck.rows.schemas import INTERVENTIONS
+
+
+def record(arm: str, row: str, right: bool, **more: Any) -> dict[str, Any]:  # noqa: FBT001 - a cell of the table
+    return {
+        "cause": "forgotten",
+        "arm": arm,
+        "seed": 1,
+        "row_id": row,
+        "group": row,
+        "role": "unlearned",
+        "wording": "original",
+        "right": right,
+        "rate": float(right),
+        "nll": 1.0,
+    } | more
+
+
+def table(records: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(records, schema=INTERVENTIONS)
+
+
+def simulated(shares: dict[str, float], rows: int, seed: int, *, seeds: int = 3, **more: Any) -> list[dict[str, Any]]:
+    """Every row of every arm is right with the arm's probability, in each training anew."""
+    random = np.random.default_rng(seed)
+    return [
+        record(arm, f"r{row}", bool(random.random() < share), seed=training, **more)
+        for arm, share in shares.items()
+        for training in range(seeds)
+        for row in range(rows)
+    ]
+
+
+def only(found: dict[str, Effect]) -> Effect:
+    assert len(found) == 1
+    return next(iter(found.values()))
+
+
+# --- exact values
+
+
+def test_recovery_is_the_share_of_rows_and_the_effect_is_over_the_best_control() -> None:
+    right = {"forgotten": 8, "rerun": 1, "more_compute": 4, "sham": 2, "more_training": 3}
+    records = [record(arm, f"r{row}", row < count) for arm, count in right.items() for row in range(10)]
+    found = only(effects(table(records)))
+    assert {arm: outcome.recovery[0] for arm, outcome in found.arms.items()} == {
+        arm: pytest.approx(count / 10) for arm, count in right.items()
+    }
+    assert found.effect[0] == pytest.approx(0.4)
+    assert found.specificity[0] == pytest.approx(0.5)
+    assert found.lead[0] == pytest.approx(0.4)
+    against = {one.arm: one for one in found.comparisons}
+    assert (against["more_compute"].only_treated, against["more_compute"].only_other) == (4, 0)
+    assert against["more_compute"].p_value == pytest.approx(2 / 2**4)
+    strongest = strongest_control(found)
+    assert strongest is not None
+    assert strongest.arm == "more_compute"
+    matrix = recovery_matrix(table(records))
+    assert matrix["forgotten", "sham"][0] == pytest.approx(0.2)
+    assert matrix["forgotten", "sham"][1] < 0.2 < matrix["forgotten", "sham"][2]
+
+
+def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 0) == pytest.approx(2 * 0.5**5)
+    assert mcnemar(3, 1) == pytest.approx(2 * (4 + 1) / 16)
+    assert mcnemar(2, 7) == mcnemar(7, 2)
+
+
+def test_benjamini_hochberg_by_hand_and_without_what_is_no_test() -> None:
+    found = benjamini_hochberg([0.01, math.nan, 0.04, 0.03, 0.2])
+    assert math.isnan(found[1])
+    assert [found[i] for i in (0, 2, 3, 4)] == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.2])
+    assert benjamini_hochberg([]) == []
+
+
+def test_q_values_know_of_the_tests_of_every_cause() -> None:
+    alone = [record(arm, f"r{row}", arm == "forgotten") for arm in ("forgotten", "rerun") for row in range(6)]
+    other = [
+        record(arm, f"r{row}", right=False, cause="more_training")
+        for arm in ("more_training", "rerun", "sham")
+        for row in range(6)
+    ]
+    one = effects(table(alone))["forgotten"].comparisons[0]
+    both = effects(table(alone + other))["forgotten"].comparisons[0]
+    assert one.p_value == both.p_value == one.q_value == pytest.approx(2 / 2**6)
+    assert both.q_value == pytest.approx(3 * 2 / 2**6)
+
+
+def test_rows_for_power_are_those_of_the_textbook() -> None:
+    assert [rows_for_power(*shares) for shares in ((0.1, 0.3), (0.2, 0.35), (0.3, 0.4))] == [62, 138, 356]
+    assert math.isnan(rows_for_power(0.2, 0.2))
+    assert math.isnan(rows_for_power(math.nan, 0.2))
+
+
+def test_removed_rows_are_compared_in_no_arm() -> None:
+    records = []
+    for row in range(10):
+        gone = row < 5  # the control has all of these right, the treatment takes them out
+        role = "removed" if gone else "unlearned"
+        records.append(record("forgotten", f"r{row}", right=not gone, role=role))
+        records.append(record("rerun", f"r{row}", right=gone))
+    found = only(effects(table(records)))
+    assert found.arms["rerun"].rows == 5
+    assert found.arms["rerun"].recovery[0] == 0.0
+    assert found.effect[0] == 1.0
+    assert found.removed[0] == 0.0
+    assert "compared in no arm" in " ".join(as_json(found, {})["sentences"])
+
+
+def test_collateral_is_what_is_lost_beyond_a_rerun() -> None:
+    records = [record(arm, "u", right=False) for arm in ("forgotten", "rerun")]
+    for row in range(10):
+        records.append(record("rerun", f"l{row}", row >= 1, role="learned"))
+        records.append(record("forgotten", f"l{row}", row >= 4, role="learned"))
+    found = only(effects(table(records)))
+    assert found.collateral[0] == pytest.approx(0.3)
+    assert found.arms["forgotten"].collateral[0] == pytest.approx(0.4)
+    assert found.collateral[1] >= 0
+
+
+def test_paraphrases_are_counted_by_themselves() -> None:
+    records = [
+        record(arm, f"r{row}", right, wording=wording)
+        for arm in ("forgotten", "rerun")
+        for row in range(4)
+        for wording, right in (("original", True), ("paraphrase 1", row < 2), ("paraphrase 2", False))
+    ]
+    found = only(effects(table(records)))
+    assert found.arms["forgotten"].recovery[0] == 1.0
+    assert found.arms["forgotten"].paraphrases[0] == pytest.approx(1 / 4)
+
+
+# --- what is not known
+
+
+def test_nothing_known_is_nan_and_decides_nothing() -> None:
+    assert effects(table([])) == {}
+    treated_only = only(effects(table([record("forgotten", "a", right=True), record("forgotten", "b", right=True)])))
+    assert math.isnan(treated_only.effect[0])
+    assert treated_only.verdict == "inconclusive"
+    without = only(effects(table([record("rerun", "a", right=True), record("rerun", "b", right=True)])))
+    assert math.isnan(without.effect[0])
+    assert math.isnan(without.comparisons[0].p_value)
+    json.dumps(as_json(without, {}), allow_nan=False)
+    one_group = only(effects(table([record(arm, "a", arm == "forgotten") for arm in ("forgotten", "rerun")])))
+    assert one_group.effect[0] == 1.0
+    assert math.isnan(one_group.effect[1])
+    assert one_group.verdict == "inconclusive"
+
+
+def test_without_another_cause_nothing_is_supported() -> None:
+    found = only(effects(table(simulated({"forgotten": 0.95, "rerun": 0.05}, 60, seed=0))))
+    assert found.effect[1] > 0.5
+    assert found.verdict == "inconclusive"
+    assert "nothing says that it was this cause" in " ".join(as_json(found, {})["sentences"])
+
+
+# --- simulated designs
+
+_NULL = {"forgotten": 0.3, "rerun": 0.3, "more_compute": 0.3, "sham": 0.3, "more_training": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdict"),
+    [
+        (_NULL | {"forgotten": 0.8}, "supported"),
+        (_NULL | {"more_training": 0.8}, "contradicted"),
+        (_NULL | {"forgotten": 0.8, "more_training": 0.8}, "inconclusive"),
+    ],
+)
+def test_the_verdict_follows_the_truth(shares: dict[str, float], verdict: str) -> None:
+    found = [only(effects(table(simulated(shares, 80, seed=seed)), resamples=400)) for seed in range(5)]
+    assert [effect.verdict for effect in found].count(verdict) >= 4
+
+
+def test_without_an_effect_support_is_rare() -> None:
+    verdicts = [
+        only(effects(table(simulated(_NULL, 40, seed=seed)), seed=seed, resamples=300)).verdict for seed in range(40)
+    ]
+    assert verdicts.count("supported") <= 1  # the best of three controls is beaten by chance less often than 2.5 %
+
+
+def test_the_planned_number_of_rows_gives_the_planned_power() -> None:
+    rows = 62  # for 10 % against 30 %
+    random = np.random.default_rng(0)
+    treated, control = random.random((2, 2000, rows)) < np.array([0.3, 0.1])[:, None, None]
+    difference = treated.mean(1) - control.mean(1)
+    pooled = (treated.mean(1) + control.mean(1)) / 2
+    significant = np.abs(difference) > 1.96 * np.sqrt(2 * pooled * (1 - pooled) / rows)
+    assert 0.76 < significant.mean() < 0.84
+
+
+def test_rows_of_one_group_count_as_one() -> None:
+    loose = simulated({"forgotten": 0.6, "rerun": 0.4}, 60, seed=1, seeds=1)
+    random = np.random.default_rng(2)
+    fate = {
+        (arm, group): random.random() < share
+        for arm, share in (("forgotten", 0.6), ("rerun", 0.4))
+        for group in range(6)
+    }
+    tied = [
+        record(arm, f"r{row}", bool(fate[arm, row // 10]), group=f"g{row // 10}")
+        for arm in ("forgotten", "rerun")
+        for row in range(60)
+    ]
+    width = [only(effects(table(records))).effect for records in (loose, tied)]
+    assert width[1][2] - width[1][1] > 2 * (width[0][2] - width[0][1])
+
+
+def test_trainings_that_differ_widen_the_interval() -> None:
+    def by_training(luck: dict[int, float]) -> list[dict[str, Any]]:
+        return [
+            record(arm, f"r{row}", row < 100 * (luck[training] if arm == "forgotten" else 0.2), seed=training)
+            for arm in ("forgotten", "rerun")
+            for training in luck
+            for row in range(100)
+        ]
+
+    steady = only(effects(table(by_training({1: 0.5, 2: 0.5, 3: 0.5})))).effect
+    shaky = only(effects(table(by_training({1: 0.1, 2: 0.5, 3: 0.9})))).effect
+    assert steady[0] == pytest.approx(shaky[0]) == pytest.approx(0.3)
+    assert shaky[2] - shaky[1] > 2 * (steady[2] - steady[1])
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    records = table(simulated(_NULL, 37, seed=3))
+    found = [only(effects(records, seed=seed, resamples=40)).effect for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]

@@ -1,0 +1,380 @@
+"""Interventions from a run folder to the table and what it says, with a model that is really trained."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+import helpers
+from whatstuck.datasets import read_rows
+from whatstuck.errors import WhatStuckError
+from whatstuck.models import CheckpointedModel, checkpoint_at, fingerprint
+from whatstuck.rows.interventions import gathering
+from whatstuck.rows.interventions.arms import Arm, Phase
+from whatstuck.rows.interventions.gathering import Gathered
+from whatstuck.rows.interventions.intervening import intervene, plan
+from whatstuck.rows.interventions.quick import last_block
+from whatstuck.rows.interventions.settings import InterveneSettings
+from whatstuck.rows.interventions.texts import read_documents, repeats, supporting, text_row
+from whatstuck.rows.interventions.training import Recipe, TrainingRunner, last_falling, repeated
+from whatstuck.rows.interventions.wordings import as_asked, read_paraphrases, wordings
+from whatstuck.rows.schemas import INTERVENTIONS, UNLEARNED, VERDICTS
+from whatstuck.rows.settings import RowsSettings
+from whatstuck.runs import file_hash, read_table, write_json, write_table
+from whatstuck.training import TrainConfig, train_model
+from whatstuck.training._data import Encoder
+
+CONFLICT = ("glad", "glad", "angry")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short fine-tuning on 24 rows, three of which ask the same and disagree."""
+    folder = tmp_path_factory.mktemp("interventions")
+    rows = helpers.rows(21, seed=2)
+    rows += [{"prompt": "Mara sang a song. How does Mara feel?", "completion": answer} for answer in CONFLICT]
+    data = helpers.write_jsonl(folder / "train.jsonl", rows)
+    train_model(
+        {
+            "model": tiny_base,
+            "data": data,
+            "out": folder / "out",
+            "heldout": 0,
+            "max_steps": 6,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 2e-3,
+            "dense_checkpoints": False,
+            "lora_r": 4,
+        }
+    )
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tiny_base: Path, tmp_path: Path) -> Path:
+    """A run folder as `rows` leaves it: four rows forgotten, one short of knowledge, two in conflict."""
+    folder = tmp_path / "run"
+    rows = read_rows(trained / "train.jsonl", split="train")
+    causes = dict.fromkeys([row.row_id for row in rows[:4]], "forgotten")
+    causes |= {rows[4].row_id: "knowledge_missing", rows[21].row_id: "data_conflict", rows[23].row_id: "data_conflict"}
+    verdicts = [{"row_id": row.row_id, "verdict": "unlearned" if row.row_id in causes else "learned"} for row in rows]
+    unlearned = [{"row_id": name, "verdict": "unlearned", "cause": cause} for name, cause in causes.items()]
+    write_table(folder / "verdicts.parquet", pa.Table.from_pylist(verdicts, schema=VERDICTS))
+    write_table(folder / "unlearned.parquet", pa.Table.from_pylist(unlearned, schema=UNLEARNED))
+    data = trained / "train.jsonl"
+    last = trained / "out" / "checkpoint-6"
+    settings = RowsSettings.read(model=str(tiny_base), checkpoints=[str(last)], data=data, out=folder)
+    section = {
+        "settings": settings.fixed(),
+        "model": {"path": str(tiny_base), "fingerprint": fingerprint(tiny_base)},
+        "checkpoints": [
+            {"step": 0, "path": str(tiny_base), "kind": "base"},
+            {"step": 6, "path": str(last), "kind": "adapter"},
+        ],
+        "data": {"path": str(data), "sha256": file_hash(data)},
+        "training": {"source": "whatstuck", "folder": str(trained / "out")},
+    }
+    write_json(folder / "run.json", {"format_version": 1, "rows": section})
+    return folder
+
+
+def settings(folder: Path, **more: Any) -> InterveneSettings:
+    given = {"run": folder, "cause": "forgotten", "seeds": 1, "others": [], "learned": 3, "check_every": 2}
+    return InterveneSettings.read(**given | more)
+
+
+class Borrowed:
+    """A runner that trains nothing: every arm is the base model, and it says what was asked of it."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self.ran: list[tuple[Arm, int]] = []
+
+    @contextmanager
+    def run(self, arm: Arm, seed: int) -> Iterator[PreTrainedModel]:
+        self.ran.append((arm, seed))
+        with CheckpointedModel(self._base).at(None) as model:
+            yield model
+
+
+# --- the whole way
+
+
+def test_killed_and_called_again_it_ends_in_the_same_table(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    found = intervene(settings(run))
+    table = read_table(run / "interventions.parquet")
+    assert table.schema.equals(INTERVENTIONS)
+    assert set(table["arm"].to_pylist()) == {"forgotten", "rerun", "more_compute", "sham"}
+    assert set(table["wording"].to_pylist()) == {"original", "paraphrase 1", "paraphrase 2"}
+    assert set(table["seed"].to_pylist()) == {1}  # the first training had 0
+    assert table.num_rows == 4 * 3 * (4 + 3)
+    assert set(found["arms"]) == {"forgotten", "rerun", "more_compute", "sham"}
+    assert found["verdict"] in {"supported", "contradicted", "inconclusive"}
+    written = json.loads((run / "run.json").read_text(encoding="utf-8"))["interventions"]["forgotten"]
+    assert written == found
+    left = [file.name for file in (run / "interventions").rglob("*") if file.suffix in {".safetensors", ".jsonl"}]
+    assert left == []
+
+    from whatstuck.training import _trainer
+    from whatstuck.training.schedule import DenseCheckpoints
+
+    class Interrupting(DenseCheckpoints):
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if state.global_step == 5 and "rerun" in args.output_dir:
+                raise KeyboardInterrupt
+            super().on_step_end(args, state, control, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_trainer, "DenseCheckpoints", Interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            intervene(settings(copy))
+    assert (copy / "interventions" / "forgotten" / "forgotten" / "seed-1.parquet").exists()
+    assert not (copy / "interventions.parquet").exists()
+    intervene(settings(copy))
+    assert (copy / "interventions.parquet").read_bytes() == (run / "interventions.parquet").read_bytes()
+
+    with pytest.raises(WhatStuckError, match="learned: 3 before, 2 now"):
+        intervene(settings(copy, learned=2))
+
+
+def test_phases_are_chained_and_texts_are_trained_before(run: Path, tmp_path: Path) -> None:
+    documents = helpers.write_jsonl(
+        tmp_path / "support.jsonl", [{"text": "Elsa is glad when she finds a golden ring."}]
+    )
+    general = tmp_path / "general.txt"
+    general.write_text("\n\n".join(f"The harbor number {n} is quiet at noon." for n in range(6)), encoding="utf-8")
+    given = settings(run, cause="knowledge_missing", supporting=documents, general=general, learned=1)
+    found = intervene(given)
+    assert found["arms"]["knowledge_missing"]["rows"] == 1
+    folder = run / "interventions" / "knowledge_missing"
+    steps = json.loads((folder / "knowledge_missing" / "seed-1" / "before.json").read_text(encoding="utf-8"))
+    assert steps["step"] == 3  # a text, twice, a fifth of all: 10 draws of 4
+    assert not list(folder.rglob("*-merged"))
+
+
+def test_a_continuation_is_watched_and_its_control_takes_as_many_steps(
+    tiny_base: Path, trained: Path, tmp_path: Path
+) -> None:
+    encode = Encoder(AutoTokenizer.from_pretrained(tiny_base), "auto")
+    rows = {row.row_id: encode(row) for row in read_rows(trained / "train.jsonl", limit=8)}
+    cut = {name: row | {"labels": [-100] * len(row["labels"])} for name, row in rows.items()}
+    names = tuple(rows)
+    recipe = Recipe(
+        tiny_base, {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "run": "elsewhere"}, fed=cut, asked=rows
+    )
+    runner = TrainingRunner(tmp_path, recipe)
+    assert runner.batch == 4
+    main = Phase("main", names[:6], 2)
+    after = Phase("after", names[:6], 4, constant=True, watched=names[6:])
+    arm = Arm("more_training", (main, after), whole=frozenset(names))  # what was fed has nothing to learn in it
+    with runner.run(arm, 5) as model:
+        first = helpers.probe_logits(model)
+    taken = json.loads((tmp_path / "more_training" / "seed-5" / "after.json").read_text(encoding="utf-8"))
+    assert taken["steps"] == 4
+    assert taken["step"] in {0, 2, 4}  # ends of epochs
+    base = CheckpointedModel(tiny_base)
+    with base.at(None) as model:
+        assert not torch.equal(helpers.probe_logits(model), first)
+    (tmp_path / "more_training" / "seed-5" / "after.json").write_text('{"step": 0, "steps": 4}', encoding="utf-8")
+    control = Arm("more_compute", (main, replace(after, watched=(), like="more_training")), whole=arm.whole)
+    with runner.run(control, 5) as model:
+        second = helpers.probe_logits(model)
+    assert not (tmp_path / "more_compute" / "seed-5" / "after.json").exists()  # no step is no training
+    only_main = Arm("rerun", (main,), whole=arm.whole)
+    with runner.run(only_main, 5) as model:
+        assert torch.allclose(helpers.probe_logits(model), second, atol=1e-4)
+
+
+def test_settings_of_a_trl_script_are_completed_from_the_adapter(trained: Path) -> None:
+    last = checkpoint_at(trained / "out" / "checkpoint-6", 6)
+    config = {"packing": True, "per_device_train_batch_size": 2, "dataset_name": "x", "report_to": "wandb", "gpus": 3}
+    found = repeated(gathering._trl_settings(config, last))
+    assert found["lora_r"] == 4
+    assert found["use_peft"]
+    assert found["learning_rate"] == 2e-5
+    assert found["per_device_train_batch_size"] == 2
+    assert TrainConfig.read(found | {"model": "m", "data": "d", "out": "o"}).use_peft
+
+
+def test_a_continuation_ends_where_held_out_loss_rises() -> None:
+    assert last_falling([(0, 1.0), (5, 0.5), (10, 0.4)]) == 10
+    assert last_falling([(0, 1.0), (5, 1.2), (10, 0.1)]) == 0
+    assert last_falling([(0, 1.0), (5, 1.005), (10, 1.2)]) == 5
+
+
+def test_another_runner_gets_arms_and_seeds_and_removed_rows_are_marked(run: Path, tiny_base: Path) -> None:
+    runner = Borrowed(tiny_base)
+    found = intervene(settings(run, cause="data_conflict", seeds=2, others=None), runner=runner)
+    names = [arm.name for arm, _ in runner.ran]
+    assert names == ["data_conflict", "rerun", "more_compute", "sham", "forgotten"] * 2
+    assert [seed for _, seed in runner.ran] == [1] * 5 + [2] * 5
+    rows = {row.completion: row.row_id for row in read_rows(json_of(run)["data"]["path"])[21:]}
+    assert runner.ran[0][0].removed == {rows["angry"]}
+    records = read_table(run / "interventions.parquet").to_pylist()
+    removed = {(record["arm"], record["row_id"]) for record in records if record["role"] == "removed"}
+    assert removed == {("data_conflict", rows["angry"])}
+    assert {record["group"] for record in records if record["role"] != "learned"} == {"conflict-1"}
+    assert found["removed"] is not None
+    assert found["effect"][0] == 0.0  # one and the same model in every arm
+    assert found["verdict"] == "inconclusive"
+
+
+def json_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "run.json").read_text(encoding="utf-8"))["rows"]
+
+
+def test_the_arms_train_what_was_fed(run: Path) -> None:
+    gathered = Gathered(settings(run))
+    assert len(gathered.recipe.fed) == len(gathered.recipe.asked) == 24
+    for name, fed in gathered.recipe.fed.items():
+        assert fed["input_ids"] == gathered.recipe.asked[name]["input_ids"]
+        assert fed["labels"] == gathered.recipe.asked[name]["labels"]
+    original = gathered.original(4)
+    assert (original.steps, original.batch, original.order, original.epoch) == (6, 4, "shuffled", 6)
+    assert len(original.conflicts) == 1
+    assert [answer for _, answer in original.conflicts[0]] == list(CONFLICT)
+    planned = plan(settings(run))
+    assert planned["steps"] == {"forgotten": 6, "rerun": 6, "more_compute": 12, "sham": 6}
+    assert (planned["trainings"], planned["steps_in_all"]) == (4, 30)
+
+
+# --- quick probes
+
+
+def test_quick_probes_leave_the_model_and_the_disk_as_they_were(run: Path, trained: Path) -> None:
+    found = intervene(settings(run, quick=True))
+    assert set(found) == {"replay", "context", "overfit"}
+    assert found["replay"]["rows"] == 4
+    assert 0 < found["replay"]["steps"] <= 50
+    assert len(found["overfit"]["steps"]) == 4
+    assert len(found["overfit"]["learned_steps"]) == 3
+    assert json.loads((run / "run.json").read_text(encoding="utf-8"))["interventions"]["forgotten"]["quick"] == found
+    assert not (run / "interventions").exists()
+    assert trained.exists()
+
+
+def test_the_last_block_is_put_back_bit_for_bit(tiny_base: Path) -> None:
+    with CheckpointedModel(tiny_base).at(None) as model:
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        flags = [parameter.requires_grad for parameter in model.parameters()]
+        logits = helpers.probe_logits(model)
+        with pytest.raises(RuntimeError, match="on the way"):
+            _spoil(model, logits)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert [parameter.requires_grad for parameter in model.parameters()] == flags
+        assert torch.equal(helpers.probe_logits(model), logits)
+
+
+def _spoil(model: PreTrainedModel, logits: torch.Tensor) -> None:
+    with last_block(model) as parameters:
+        for parameter in parameters:
+            parameter.data += 1.0
+        assert not torch.equal(helpers.probe_logits(model), logits)
+        raise RuntimeError("on the way")
+
+
+# --- texts and wordings
+
+
+def test_nearly_all_of_a_text_is_learned_in_any_script() -> None:
+    row = text_row("The harbor is quiet. ")
+    assert (row.content, row.completion, row.plain) == ("The", " harbor is quiet.", True)
+    assert text_row("東京は首都です").completion == "京は首都です"
+    with pytest.raises(WhatStuckError, match="one word"):
+        text_row("x")
+
+
+def test_documents_are_read_split_and_chosen(tmp_path: Path, tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    file = tmp_path / "texts.jsonl"
+    file.write_text(
+        json.dumps({"text": "Mara is glad at noon.", "row_ids": ["a"]})
+        + "\n\n"
+        + json.dumps({"text": "Kofi is sad at dawn.", "row_id": "b"})
+        + "\n"
+        + json.dumps({"text": "Elsa waited near the old market at sunset and danced slowly alone again."})
+        + "\n",
+        encoding="utf-8",
+    )
+    whole = read_documents(file, tokenizer, longest=None)
+    assert [document.supports for document in whole] == [{"a"}, {"b"}, set()]
+    assert [row.content for row in supporting(whole, ["a"])] == ["Mara", "Elsa"]
+    with pytest.raises(WhatStuckError, match="check their row_ids"):
+        supporting(whole[:2], ["c"])
+    parts = read_documents(file, tokenizer, longest=12)
+    assert len(parts) > len(whole)
+    assert all(len(tokenizer(d.row.content + d.row.completion)["input_ids"]) <= 12 for d in parts)
+    words = " ".join(part.row.content + part.row.completion for part in parts).split()
+    assert words == " ".join(part.row.content + part.row.completion for part in whole).split()
+    asked = text_row("Mara is what? glad")
+    assert repeats([text_row("So: what? Mara is glad")], [asked]) == 0
+    for bad, message in [("no json", "line 1: not valid JSON"), ('{"text": 3}', "line 1: give an object")]:
+        file.write_text(bad, encoding="utf-8")
+        with pytest.raises(WhatStuckError, match=message):
+            read_documents(file, tokenizer, longest=None)
+
+
+def test_every_wording_is_another_text_with_the_same_answer(tiny_rows: Path, tiny_base: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    plain = read_rows(tiny_rows, limit=2)
+    instructed = read_rows(tiny_rows, instruction="Name the feeling.", limit=1)[0]
+    for row in (*plain, instructed):
+        found = wordings(row, {})
+        assert [name for name, _ in found] == ["original", "paraphrase 1", "paraphrase 2"]
+        prompts = {as_asked(worded, tokenizer, "auto").rendered.prompt for _, worded in found}
+        assert len(prompts) == 3
+        assert {(worded.row_id, worded.completion) for _, worded in found} == {(row.row_id, row.completion)}
+    assert wordings(instructed, {})[1][1].content.endswith("\n\nName the feeling.")
+    file = helpers.write_jsonl(tmp_path / "p.jsonl", [{"row_id": plain[0].row_id, "prompt": "Another one?"}])
+    given = read_paraphrases(file, plain)
+    assert [worded.content for _, worded in wordings(plain[0], given)] == [plain[0].content, "Another one?"]
+    for record, message in [
+        ({"row_id": "nobody", "prompt": "x"}, "no training row has the id 'nobody'"),
+        ({"row_id": plain[0].row_id, "prompt": plain[0].content + " "}, "no other wording"),
+        ({"prompt": "x"}, "give row_id and prompt"),
+    ]:
+        with pytest.raises(WhatStuckError, match=message):
+            read_paraphrases(helpers.write_jsonl(file, [record]), plain)
+
+
+# --- bad input
+
+
+def test_what_is_wrong_is_said_in_one_line(run: Path, tmp_path: Path) -> None:
+    for given, message in [
+        ({"cause": "more_training"}, "it has data_conflict, forgotten, knowledge_missing"),
+        ({"cause": "knowledge_missing"}, "--supporting"),
+        ({"run": tmp_path / "nothing"}, "run `whatstuck rows` first"),
+        ({"kept": tmp_path / "nothing.txt"}, "no readable list"),
+    ]:
+        with pytest.raises(WhatStuckError, match=message) as caught:
+            intervene(settings(run, **given))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(WhatStuckError, match="--cause"):
+        settings(run, cause="gremlins")
+    with pytest.raises(WhatStuckError, match="did you mean seeds"):
+        InterveneSettings.read(run=run, cause="forgotten", seed_s=3)
+
+
+def test_a_run_whose_data_changed_is_refused(run: Path) -> None:
+    manifest = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    manifest["rows"]["data"]["sha256"] = "0"
+    write_json(run / "run.json", manifest)
+    with pytest.raises(WhatStuckError, match="is not the file any more"):
+        intervene(settings(run))
+    manifest.pop("rows")
+    write_json(run / "run.json", manifest)
+    with pytest.raises(WhatStuckError, match="holds no results of `whatstuck rows`"):
+        intervene(settings(run))

@@ -1,0 +1,490 @@
+"""The page of rows that did not stick: alone or beside the rest, whole without a script, and the same with one."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from fake_rows import CAUSES, FakeRows
+from fake_run import FakeRun
+from page_reader import Reader
+from whatstuck.errors import WhatStuckError
+from whatstuck.report import make_page, reading_rows, write_report
+from whatstuck.report.causes import NAMES, bar, titled
+from whatstuck.report.packing import longest_text, packed
+from whatstuck.report.reading import read_manifest
+from whatstuck.report.reading_rows import Moment, RowsRun, read_rows_run
+from whatstuck.report.row_views import View, views
+from whatstuck.report.sections import rows as section
+from whatstuck.report.sparkline import Sparkline
+
+HOSTILE = "</script><script>alert('x')</script>"
+TREATED = ("data_conflict", "more_training")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return FakeRows(rows=200, treated=TREATED).write(tmp_path_factory.mktemp("run") / "demo")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return make_page(folder)
+
+
+def read(folder: Path) -> RowsRun:
+    return read_rows_run(folder, read_manifest(folder))
+
+
+def packed_in(page: str) -> dict[str, Any]:
+    """The rows as the script gets them."""
+    found = re.search(r'<script type="application/json" id="rows-data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+# --- which parts a page has
+
+
+def test_a_run_of_rows_alone_has_its_page(folder: Path, page: str) -> None:
+    reader = Reader(page)
+    unlearned = pq.read_table(folder / "verdicts.parquet")["verdict"].to_pylist().count("unlearned")
+    assert [a["id"] for tag, a in reader.tags if tag == "section"] == ["rows", "interventions"]
+    assert reader.headings[0] == f"{unlearned} of 200 rows did not stick"
+    assert reader.count("h1") == 1
+    assert "tiny-base" in reader.text
+    assert "arXiv 2604.10079" in reader.text
+    assert "2605.17967" not in reader.text
+
+
+def test_both_parts_stand_on_one_page(tmp_path: Path) -> None:
+    both = Reader(make_page(FakeRows().write(FakeRun().write(tmp_path / "run"))))
+    names = [a["id"] for tag, a in both.tags if tag == "section"]
+    assert names == ["verdict", "changes", "ratios", "prompt", "rows", "trust"]
+    assert both.headings[0] == "Keep step 32"
+    assert both.count("h1") == 1
+    assert "Rows that did not stick" in both.headings
+    assert "arXiv 2605.17967" in both.text
+    assert "arXiv 2604.10079" in both.text
+    ids = [a["id"] for _, a in both.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_run_of_track_alone_has_nothing_of_rows(tmp_path: Path) -> None:
+    page = make_page(FakeRun().write(tmp_path / "run"))
+    assert "rows-list" not in page
+    assert ".stuck" not in page  # nor its style
+
+
+def test_the_page_asks_for_nothing(folder: Path, page: str) -> None:
+    assert write_report(folder).stat().st_size < 1_000_000
+    for tag, attributes in Reader(page).tags:
+        for name in ("src", "href", "action", "data", "srcset", "xlink:href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#"), (tag, name, value)
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert "http" not in page
+    assert make_page(folder) == page
+
+
+# --- what is said
+
+
+def test_the_numbers_are_those_of_the_folder(folder: Path, page: str) -> None:
+    run, text = read(folder), Reader(page).text
+    table = pq.read_table(folder / "unlearned.parquet").to_pylist()
+    for cause in CAUSES:
+        count = sum(row["cause"] == cause for row in table)
+        assert run.causes[cause].rows == count
+        assert f"{NAMES[cause]} {count}" in text
+    assert run.not_learned == len(table)
+    assert sum(run.paper_causes.values()) == len(table)
+    share = run.summary["share_unlearned"][0]
+    assert f"Unlearned {100 * share:.0f} %" in text
+
+
+def test_what_stayed_wrong_while_the_score_went_up(folder: Path, page: str) -> None:
+    run = read(folder)
+    verdicts = {row["row_id"]: row["verdict"] for row in pq.read_table(folder / "verdicts.parquet").to_pylist()}
+    steps = {
+        step: pq.read_table(folder / "trajectories" / f"step-{step:06d}.parquet").to_pylist() for step in run.steps
+    }
+    ever_right: set[str] = set()
+    lost = {row for row, verdict in verdicts.items() if verdict == "unlearned"}
+    for step, records in steps.items():
+        right = {record["row_id"] for record in records if record["correct"]}
+        ever_right |= right
+        assert run.accuracy[step].value == pytest.approx(len(right) / len(records))
+        assert run.stayed[step].value == pytest.approx(len(lost - ever_right) / len(lost))
+        assert run.stayed[step].low <= run.stayed[step].value <= run.stayed[step].high  # type: ignore[operator] # known
+    assert "the score went up, these same rows stayed wrong." in Reader(page).text
+    assert "rows-stayed-t" in page
+
+
+def test_a_row_with_a_gap_is_not_said_to_have_been_wrong_all_along(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    before = read(folder)
+    lost = next(row["row_id"] for row in before.found if row["verdict"] == "unlearned")
+    path = copy / "trajectories" / "step-000040.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.filter([row != lost for row in table["row_id"].to_pylist()]), path)
+    after = read(copy)
+    assert after.moments[lost][2] is None
+    assert len(after.moments[lost]) == 6
+    count = sum(row["verdict"] == "unlearned" for row in before.found)
+    was_wrong = all(moment is not None and not moment.right for moment in before.moments[lost])
+    assert after.stayed[160].value == pytest.approx(
+        (round((before.stayed[160].value or 0) * count) - was_wrong) / (count - 1)
+    )
+
+
+def test_what_was_not_measured_is_neither_absent_nor_unexplained(tmp_path: Path) -> None:
+    page = make_page(FakeRows(rows=200, measured=False).write(tmp_path / "run"))
+    text = Reader(page).text
+    assert "II · base model believes otherwise was not measured. No base model was given." in text
+    assert "no cause found, but not everything was measured" in text
+    assert "No test speaks for any of these." not in text  # no row had all of its tests
+    assert "base model lacks the knowledge not measured" in text
+
+
+def test_the_bar_gives_unmeasured_rows_a_box_of_their_own() -> None:
+    boxes = {box.style: (box.count, box.percent) for box in bar({"forgotten": 6, "unexplained": 4}, unmeasured=3)}
+    assert boxes["forgotten"] == (6, "60 %")
+    assert boxes["unexplained"] == (1, "10 %")
+    assert boxes["unmeasured"] == (3, "30 %")
+    assert "unmeasured" not in {box.style for box in bar({"unexplained": 4})}
+    assert all(box.percent == "not known" for box in bar({}))
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (FakeRows(summary={"miss_rate": None}), "Missed by the screen not known"),
+        (FakeRows(summary={"share_unlearned": [0.2, None, None]}), "Unlearned 20 % no interval"),
+        (FakeRows(summary={"converged": None}), "Whether the training had come to rest is not known."),
+        (FakeRows(learned=1.0), "All 40 rows stuck"),
+        (FakeRows(rows=1, learned=0.0), "of 1 row did not stick"),
+        (FakeRows(warnings=(HOSTILE,)), HOSTILE),
+    ],
+)
+def test_special_cases_are_said(tmp_path: Path, case: FakeRows, said: str) -> None:
+    assert said in Reader(make_page(case.write(tmp_path / "run"))).text
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize(
+    "case",
+    [
+        FakeRows(),
+        FakeRows(steps=()),
+        FakeRows(steps=(7,)),
+        FakeRows(steps=tuple(range(0, 1000, 10))),
+        FakeRows(learned=1.0),
+        FakeRows(rows=1, learned=0.0),
+        FakeRows(measured=False, treated=CAUSES),
+    ],
+    ids=["usual", "no trajectories", "one checkpoint", "many checkpoints", "all learned", "one row", "all treated"],
+)
+def test_every_run_gives_a_whole_page_without_nan(tmp_path: Path, case: FakeRows, *, text: bool) -> None:
+    reader = Reader(make_page(case.write(tmp_path / "run"), text=text))
+    assert not re.search(r"\b(nan|inf|None|undefined)\b", reader.text)
+    for _, attributes in reader.tags:
+        assert not any(re.search(r"\b(nan|inf|None)\b", value or "") for value in attributes.values())
+
+
+# --- row by row
+
+
+def test_a_row_says_what_the_tables_say(folder: Path) -> None:
+    run = read(folder)
+    shown = views(run, text=True, longest=1000)
+    assert len(shown) == len(run.found)
+    for view, row in zip(shown, run.found, strict=True):
+        assert view.slots["prompt"] == row["prompt"]
+        assert view.slots["gold"] == row["gold"]
+        assert view.slots["answer"] == row["greedy"]
+        assert view.slots["place"] == f"Row {row['source_index'] + 1}"
+        assert view.slots["outcome"].startswith(f"{row['right']} of 16 answers right: ")
+        assert f"last at step {row['last_exposure_step']}." in view.slots["history"]
+        assert [item.slots["name"] for item in view.items["evidence"]] == [titled(cause) for cause in CAUSES[:-1]]
+        present = [item.slots["name"] for item in view.items["evidence"] if item.style == "present"]
+        assert present == ([] if row["cause"] == "unexplained" else [titled(row["cause"])])
+        for item, neighbour in zip(view.items["neighbours"], row["neighbours"], strict=True):
+            assert item.slots["name"] == f"Row {int(neighbour['row_id'][4:]) + 1}"
+            assert item.slots["gold"] == neighbour["gold"]
+
+
+def test_the_packed_rows_are_the_views(folder: Path, page: str) -> None:
+    data = packed_in(page)
+
+    def text(place: Any) -> str:
+        first, *numbers = place if isinstance(place, list) else [place]
+        parts = data["texts"][first].split(data["gap"])
+        assert len(numbers) in (0, len(parts) - 1)
+        return parts[0] + "".join(number + part for number, part in zip(numbers, parts[1:], strict=True))
+
+    shown = views(read(folder), text=True, longest=4000)
+    assert len(data["rows"]) == len(shown) > section.PAGE
+    assert len(data["texts"]) == len(set(data["texts"]))
+    for row, view in zip(data["rows"], shown, strict=True):
+        cause, verdict, slots, paths, lists, sorts = row
+        assert text(cause) == view.cause
+        assert text(verdict) == view.verdict
+        assert {n: text(place) for n, place in zip(data["slots"], slots, strict=True)} == view.slots
+        assert {n: d for n, d in zip(data["paths"], paths, strict=True) if d} == view.paths
+        for name, lines in zip(data["lists"], lists, strict=True):
+            found = [[text(place) for place in data["lines"][line]] for line in lines]
+            assert found == [[i.style, *(i.slots[s] for s in data["items"][name])] for i in view.items[name]]
+        assert sorts == list(view.sorts)
+
+
+def test_the_first_rows_are_plain_html_with_all_that_they_say(folder: Path, page: str) -> None:
+    before_script = page[: page.index('<template id="row-template"')]
+    assert before_script.count('<details class="stuck ') == section.PAGE
+    plain = Reader(page).text
+    for view in views(read(folder), text=True, longest=4000)[: section.PAGE]:
+        for said in (view.slots["prompt"], view.slots["history"], view.items["evidence"][0].slots["sentence"]):
+            assert " ".join(said.split()) in plain
+
+
+def test_a_sparkline_stays_in_its_picture_and_keeps_the_ends() -> None:
+    steps = tuple(range(0, 1000, 10))
+    line = Sparkline(steps)
+    moments = [Moment(float(step % 70), right=step > 500) for step in steps]
+    moments[3] = Moment(None, right=None)
+    paths = line.paths(moments, seen=500)
+    numbers = [int(number) for number in re.findall(r"\d+", " ".join((paths["line"], paths["right"], paths["wrong"])))]
+    assert max(numbers) <= 120
+    points = re.findall(r"[ML](\d+) (\d+)", paths["line"])
+    assert len(points) <= 24
+    assert points[-1][0] == "116"
+    assert len(re.findall("h0", paths["right"] + paths["wrong"])) == len(points)
+    assert line.paths([None] * 100, seen=None) == {}
+    assert "seen" not in line.paths(moments, seen=5000)
+    assert Sparkline(()).paths((), seen=3) == {}
+
+
+def test_very_many_rows_are_cut_to_the_most_severe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = read(folder)
+    monkeypatch.setattr(reading_rows, "MOST_ROWS", 10)
+    page = make_page(folder)
+    assert len(packed_in(page)["rows"]) == 10
+    assert f"The page holds the 10 most severe of {everything.not_learned} rows" in Reader(page).text
+    assert read(folder).causes == everything.causes
+    assert read(folder).stayed == everything.stayed
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_stay_a_page(tmp_path: Path) -> None:
+    folder = FakeRows(rows=10_000, learned=0.0, words=40, steps=(0, 20, 40, 60, 80, 100)).write(tmp_path / "run")
+    page = make_page(folder)
+    assert len(packed_in(page)["rows"]) == 10_000
+    assert len(page.encode()) < 8_000_000
+    assert page.count("<details") < 100
+
+
+def test_long_texts_are_cut_to_what_fits() -> None:
+    def rows(letter: str, count: int) -> list[dict[str, Any]]:
+        others = {"gold": "g", "greedy": "a", "top_wrong": None}
+        return [{"prompt": f"{index:5}" + letter * 5000, **others} for index in range(count)]
+
+    assert longest_text(rows("a", 1)) == 4000
+    assert longest_text(rows("a", 2900)) == 1000
+    assert longest_text(rows("語", 2900)) == 250
+    assert longest_text(rows("語", 20_000)) == 120  # the least that is shown, though it is above the room
+    assert longest_text(rows("a", 1) * 2900) == 4000  # each text is there once
+
+
+# --- texts
+
+
+def test_no_text_of_data_is_markup(tmp_path: Path) -> None:
+    words = (HOSTILE, "<!--<script>", "line\u2028end", "&lt;", "שלום")
+    texts = {index: f"{words[index % len(words)]} {index}" for index in range(60)}
+    run = FakeRows(rows=60, learned=0.2, prompts=texts, gold=texts, treated=TREATED).write(tmp_path / "run")
+    page = make_page(run)
+    reader = Reader(page)
+    assert reader.count("script") == 3  # the data, what shows them, and the page's own
+    assert HOSTILE not in page
+    assert "<!--" not in page
+    assert "\u2028" not in page[page.index('id="rows-data"') :]
+    assert HOSTILE in reader.text
+    assert "שלום" in reader.text
+    assert any(HOSTILE in text for text in packed_in(page)["texts"])
+
+
+def test_markup_in_run_json_is_escaped(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    manifest = json.loads((copy / "run.json").read_text())
+    manifest["rows"] |= {"settings": {HOSTILE: {HOSTILE: HOSTILE}}, "model": {"name": HOSTILE}}
+    manifest["rows"]["summary"] |= {"statements": [HOSTILE], "not_measured": {HOSTILE: HOSTILE}}
+    manifest["interventions"]["data_conflict"] |= {"verdict": HOSTILE, "sentences": [HOSTILE]}
+    manifest["interventions"]["data_conflict"]["arms"][HOSTILE] = {"recovery": [0.1, 0.0, 0.2]}
+    (copy / "run.json").write_text(json.dumps(manifest))
+    page = make_page(copy)
+    assert HOSTILE not in page
+    assert Reader(page).text.count(HOSTILE) >= 7
+
+
+def test_without_text_no_word_of_the_rows_is_left(tmp_path: Path) -> None:
+    every = range(40)
+    fake = FakeRows(prompts=dict.fromkeys(every, "Zanzibar quokka"), gold=dict.fromkeys(every, "bananarama"))
+    folder = fake.write(tmp_path / "run")
+    shown, hidden = make_page(folder), make_page(folder, text=False)
+    assert "Zanzibar" in shown
+    assert "bananarama" in shown
+    for secret in ("Zanzibar", "quokka", "bananarama", "row-0", "keep one answer", "No row that is similar"):
+        assert secret not in hidden
+    assert "Texts are left out of this page" in hidden
+    assert len(packed_in(hidden)["rows"]) == len(packed_in(shown)["rows"])
+
+
+# --- interventions
+
+
+def test_interventions_show_arms_and_verdict(folder: Path, page: str) -> None:
+    text = Reader(page).text
+    result = json.loads((folder / "run.json").read_text())["interventions"]["data_conflict"]
+    assert result["arms"]["data_conflict"]["recovery"][0] == 0.7
+    assert page.count('class="outcome fine"') == len(TREATED)
+    assert "60 rows, 3 seeds per arm; p = 4 × 10⁻⁴, q = 0.0012 over all comparisons" in text
+    assert "treated, own wording: 70 % (62 to 80)" in text
+    assert "treated, other wordings: 56 % (46 to 70)" in text
+    assert "sham treatment, own wording: 10 % (2 to 20)" in text
+    assert "50 % (31 to 66)" in text
+    assert "recovery-more_training-t" in page
+    assert "recovery-forgotten-t" not in page
+
+
+def test_an_intervention_with_little_known_is_shown_as_that(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    manifest = json.loads((copy / "run.json").read_text())
+    bare = {"verdict": "inconclusive", "effect": [None, None, None], "specificity": None, "arms": {"rerun": {}}}
+    manifest["interventions"] = {"forgotten": bare}
+    (copy / "run.json").write_text(json.dumps(manifest))
+    text = Reader(make_page(copy)).text
+    assert "inconclusive" in text
+    assert "Effect not known" in text
+    assert "Specificity" not in text
+
+
+# --- broken folders
+
+
+def _summary_gone(folder: Path) -> None:
+    manifest = json.loads((folder / "run.json").read_text())
+    del manifest["rows"]["summary"]
+    (folder / "run.json").write_text(json.dumps(manifest))
+
+
+def _few_verdicts(folder: Path) -> None:
+    path = folder / "verdicts.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 1), path)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        (_summary_gone, "no complete section `rows`"),
+        (_few_verdicts, "names rows that verdicts.parquet lacks"),
+        (lambda folder: (folder / "verdicts.parquet").unlink(), "verdicts.parquet is missing"),
+        (lambda folder: (folder / "unlearned.parquet").write_bytes(b"PAR1"), "unlearned.parquet is damaged"),
+        (lambda folder: (folder / "run.json").write_text('{"format_version": 1}'), "no complete section `track`"),
+    ],
+)
+def test_a_broken_folder_is_one_clear_line(
+    folder: Path, tmp_path: Path, breaks: Callable[[Path], object], message: str
+) -> None:
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    breaks(broken)
+    with pytest.raises(WhatStuckError, match=re.escape(message)) as error:
+        make_page(broken)
+    assert "\n" not in str(error.value)
+
+
+# --- in a browser
+
+PROBE = """
+<script>addEventListener("load", () => {
+  const rows = () => [...document.querySelectorAll("#rows-list > .stuck")];
+  const form = document.getElementById("rows-find"), said = () => document.getElementById("rows-count").textContent;
+  const set = (name, value) => { form.elements[name].value = value; form.dispatchEvent(new Event("input")); };
+  const places = () => rows().map((row) => row.querySelector("[data-slot=place]").textContent);
+  const now = rows().map((row) => row.outerHTML);
+  const result = { same: JSON.stringify(before) === JSON.stringify(now), shown: !form.hidden };
+  document.getElementById("rows-on").click(); result.second = [said(), rows().length];
+  set("sort", "1"); result.file = places(); set("sort", "0");
+  set("cause", "forgotten"); result.cause = [said(), [...new Set(rows().map((row) => row.className))]];
+  set("cause", "");
+  set("verdict", "unstable"); result.verdict = said(); set("verdict", "");
+  set("words", "HAYSTACK"); result.words = places(); set("words", "no such words"); result.none = said();
+  const out = document.createElement("pre");
+  out.id = "result";
+  out.textContent = JSON.stringify(result);
+  document.body.append(out);
+});</script></body>"""
+
+
+def test_the_script_shows_the_same_rows_and_finds_them(tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium is installed, so the script of the page cannot be run")
+    fake = FakeRows(rows=120, learned=0.0, prompts={7: f"a needle in the haystack {HOSTILE}", 8: "plain"})
+    folder = fake.write(tmp_path / "run")
+    run = read(folder)
+    plain = "[...document.querySelectorAll('#rows-list > .stuck')].map((row) => row.outerHTML)"
+    kept = f"<script>const before = {plain};</script>"
+    page = make_page(folder).replace("<script>\nconst PAGE", f"{kept}<script>\nconst PAGE").replace("</body>", PROBE)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    command += [f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", (tmp_path / "page.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    found = re.search(r'<pre id="result">(.*)</pre>', done.stdout)
+    assert found
+    result = json.loads(found[1])
+    forgotten, unstable = run.causes["forgotten"].rows, sum(row["verdict"] == "unstable" for row in run.found)
+    assert result == {
+        "same": True,
+        "shown": True,
+        "second": ["51 to 100 of 120", 50],
+        "file": [f"Row {place}" for place in range(1, 51)],
+        "cause": [f"1 to {forgotten} of {forgotten}", ["stuck forgotten"]],
+        "verdict": f"1 to {unstable} of {unstable}",
+        "words": ["Row 8"],
+        "none": "No row fits.",
+    }
+
+
+def test_packing_nothing() -> None:
+    assert packed([]) == {
+        "slots": [],
+        "paths": [],
+        "lists": [],
+        "items": {},
+        "gap": "\ue000",
+        "rows": [],
+        "lines": [],
+        "texts": [""],
+    }
+
+
+def test_a_text_that_holds_the_gap_is_left_alone() -> None:
+    texts = ["a 1,234.5 b 6", "a 7 b 8", "gap \ue000 and 9", ""]
+    found = packed([View("c", "v", {"prompt": text}, {}, {}, ()) for text in texts])
+    assert found["texts"] == ["", "c", "v", "a \ue000 b \ue000", "gap \ue000 and 9"]
+    assert [row[2] for row in found["rows"]] == [[(3, "1,234.5", "6")], [(3, "7", "8")], [4], [0]]

@@ -1,0 +1,464 @@
+"""Which rows are asked, what their answers amount to, and what that says of all rows."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import helpers
+from asked_rows import made
+from whatstuck.datasets import Message, Row
+from whatstuck.errors import WhatStuckError
+from whatstuck.models import load_model, load_tokenizer
+from whatstuck.models.generating import seed_of
+from whatstuck.progress import Task
+from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.thresholds import Thresholds
+from whatstuck.rows.verdicts import choices, replies
+from whatstuck.rows.verdicts.answers import find_checker
+from whatstuck.rows.verdicts.asking import Asked, ask
+from whatstuck.rows.verdicts.choices import choose
+from whatstuck.rows.verdicts.intervals import wilson
+from whatstuck.rows.verdicts.replies import Question, Respondent
+from whatstuck.rows.verdicts.rule import judge, miss_rate, share_unlearned
+from whatstuck.rows.verdicts.screening import screen
+
+DEFAULT = Thresholds()
+CHECK = find_checker("auto")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path) -> PreTrainedModel:
+    return load_model(tiny_base)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_base: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(tiny_base)
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer: PreTrainedTokenizerBase) -> list[TrainingRow]:
+    """Rows of the fine-tuning rule: the base model, trained on the world, knows some and not others."""
+    return [made(tokenizer, row["prompt"], row["completion"]) for row in helpers.rows(24, seed=21)]
+
+
+# --- the screen
+
+
+def test_screen_says_why() -> None:
+    ids = [f"r{i}" for i in range(100)]
+    nll = [0.1 + 0.001 * i for i in range(100)]  # median 0.1495, MAD 0.025
+    accuracy: list[float | None] = [1.0] * 100
+    nll[99], accuracy[3], accuracy[4], accuracy[5] = 0.2001, 0.89, None, math.nan
+    found = screen(ids, nll, accuracy, DEFAULT, not_trained={"r7", "r3"}, seed=0)
+    assert [i for i, why in enumerate(found) if why == "not_trained"] == [3, 7]
+    assert [i for i, why in enumerate(found) if why == "screen"] == [4, 5, 99]
+    assert found.count("audit") == 5  # a twentieth of 95, rounded up
+    assert screen(ids, [None, *nll[1:]], accuracy, DEFAULT, seed=0)[0] == "screen"
+
+
+def test_screen_where_most_rows_have_one_loss() -> None:
+    """The median absolute deviation is zero: rounding alone must not make every other row stand out."""
+    nll = [0.1] * 60 + [0.1 + 1e-9] * 37 + [3.0, 4.0, 5.0]
+    found = screen([str(i) for i in range(100)], nll, [1.0] * 100, Thresholds(audit_share=0.0), seed=0)
+    assert [i for i, why in enumerate(found) if why] == [97, 98, 99]
+    assert screen(["a", "b"], [0.0, 0.0], [1.0, 1.0], Thresholds(audit_share=0.0), seed=0) == ["", ""]
+
+
+def test_audit_depends_on_seed_and_ids_alone() -> None:
+    ids = [f"r{i}" for i in range(200)]
+    first = screen(ids, [0.1] * 200, [1.0] * 200, DEFAULT, seed=1)
+    back = screen(ids[::-1], [0.1] * 200, [1.0] * 200, DEFAULT, seed=1)[::-1]
+    assert first == back
+    assert first.count("audit") == 10
+    assert screen(ids, [0.1] * 200, [1.0] * 200, DEFAULT, seed=2) != first
+    assert screen(["a"], [0.1], [1.0], DEFAULT, seed=1) == ["audit"]  # at least one, if any is left
+    assert screen([], [], [], DEFAULT, seed=1) == []
+    assert screen(["a"], [math.nan], [1.0], DEFAULT, seed=1) == ["screen"]
+
+
+# --- the rule
+
+
+def generated(right: int, samples: int, *, greedy: bool, first: int) -> Asked:
+    rate = wilson(right, samples)
+    return Asked("r", "generated", samples, right, first, greedy, rate.value, rate.low, rate.high)
+
+
+@pytest.mark.parametrize(
+    ("right", "samples", "first", "greedy", "verdict", "paper"),
+    [
+        (0, 16, 0, False, "unlearned", True),
+        (0, 16, 0, True, "unstable", True),
+        (1, 16, 0, False, "unstable", True),  # the paper's rule stops before it
+        (1, 16, 1, False, "unstable", False),
+        (2, 5, 2, True, "unstable", False),
+        (4, 5, 4, True, "learned", False),
+        (5, 5, 5, False, "unstable", False),  # the most likely answer is wrong
+        (3, 5, 3, True, "unstable", False),
+        (13, 16, 1, True, "learned", False),
+    ],
+)
+def test_verdicts_of_draws(right: int, samples: int, first: int, greedy: bool, verdict: str, paper: bool) -> None:  # noqa: FBT001 - cases
+    judged = judge(generated(right, samples, greedy=greedy, first=first), DEFAULT)
+    assert (judged.verdict, judged.paper_unlearned) == (verdict, paper)
+
+
+@pytest.mark.parametrize(
+    ("p", "greedy", "verdict", "paper"),
+    [
+        (0.05, False, "unlearned", True),
+        (0.1289, False, "unlearned", True),
+        (0.1295, False, "unstable", False),  # (1 - p)^5 is 0.5 at 0.1294
+        (0.25, False, "unstable", False),
+        (0.7, True, "unstable", False),
+        (0.81, True, "learned", False),
+    ],
+)
+def test_verdicts_of_choices(p: float, greedy: bool, verdict: str, paper: bool) -> None:  # noqa: FBT001 - cases
+    judged = judge(Asked("r", "choices", greedy_right=greedy, rate=p, rate_low=p, rate_high=p), DEFAULT)
+    assert (judged.verdict, judged.paper_unlearned) == (verdict, paper)
+
+
+def test_what_could_not_be_asked_is_unstable_with_a_reason() -> None:
+    judged = judge(Asked("r", "choices", unavailable="too long"), DEFAULT)
+    assert (judged.verdict, judged.paper_unlearned, judged.reason) == ("unstable", None, "too long")
+
+
+@pytest.mark.parametrize(("p", "flagged"), [(0.05, 0.774), (0.129, 0.5), (0.25, 0.237), (0.4, 0.078), (0.7, 0.002)])
+def test_the_papers_rule_flags_what_it_should(p: float, flagged: float) -> None:
+    """(1 - p)^5, as a share of simulated rows: what five draws say of a row that is right with probability p."""
+    draws = np.random.default_rng(5).random((20_000, 5)) < p
+    judged = [
+        judge(generated(int(row.sum()), 5, greedy=True, first=int(row.sum())), DEFAULT).paper_unlearned for row in draws
+    ]
+    assert np.mean(judged) == pytest.approx(flagged, abs=0.012)
+
+
+def test_intervals() -> None:
+    assert [round(wilson(0, n).high, 3) for n in (5, 10, 16, 20)] == [0.434, 0.278, 0.194, 0.161]
+    assert (wilson(0, 5).low, wilson(5, 5).high) == (0.0, 1.0)
+    both = wilson(3, 10), wilson(7, 10)
+    assert both[0].low == pytest.approx(1 - both[1].high)
+    assert math.isnan(miss_rate([]).value)
+    assert miss_rate([True, False, False, False]).value == 0.25
+
+
+def test_share_of_all_rows() -> None:
+    # 30 asked for a reason, 12 of them unlearned; 1 of 20 in the audit; 150 passed over
+    found = share_unlearned([True] * 12 + [False] * 18, [True] + [False] * 19, 150)
+    assert found.value == pytest.approx((12 + 1 + 150 / 20) / 200)
+    missed = miss_rate([True] + [False] * 19)
+    assert (found.low, found.high) == pytest.approx(((13 + 150 * missed.low) / 200, (13 + 150 * missed.high) / 200))
+    known = share_unlearned([True, False], [], 0)
+    assert (known.value, known.low, known.high) == (0.5, 0.5, 0.5)
+    blind = share_unlearned([True, False], [], 2)
+    assert math.isnan(blind.value)
+    assert (blind.low, blind.high) == (0.25, 0.75)
+    assert math.isnan(share_unlearned([], [], 0).value)
+
+
+def test_the_interval_of_the_share_holds_the_truth() -> None:
+    random = np.random.default_rng(6)
+    inside = 0
+    for _ in range(300):
+        missed = random.random(1000) < 0.08  # of the rows that pass the screen
+        audited = random.permutation(missed)[:50]
+        share = share_unlearned([True] * 40, list(audited), 950)
+        inside += share.low <= (40 + missed.sum()) / 1040 <= share.high
+    assert inside / 300 > 0.93
+
+
+# --- asking
+
+
+def test_two_stages_equal_one(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow]
+) -> None:
+    two = ask(model, tokenizer, rows, CHECK, DEFAULT, seed=3)
+    one = ask(model, tokenizer, rows, CHECK, Thresholds(first_samples=16), seed=3)
+    five = ask(model, tokenizer, rows, CHECK, Thresholds(samples=5), seed=3)
+    assert {asked.samples for asked in two} == {5, 16}
+    for row, staged, whole, few in zip(rows, two, one, five, strict=True):
+        assert staged.row_id == row.row_id
+        assert staged.first_right == few.right == few.first_right
+        assert (staged.greedy, staged.greedy_right) == (whole.greedy, whole.greedy_right)
+        if few.right <= 1:
+            assert replace(staged, first_right=None) == replace(whole, first_right=None)
+        else:
+            assert staged == few
+    assert len({judge(asked, DEFAULT).verdict for asked in two}) == 3
+
+
+def test_a_rows_answers_do_not_depend_on_the_rows_beside_it(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow]
+) -> None:
+    together = ask(model, tokenizer, rows, CHECK, DEFAULT, seed=3)
+    assert [ask(model, tokenizer, [row], CHECK, DEFAULT, seed=3)[0] for row in rows[:4]] == together[:4]
+    assert ask(model, tokenizer, rows, CHECK, DEFAULT, seed=4) != together
+    assert ask(model, tokenizer, [], CHECK, DEFAULT, seed=3) == []
+
+
+def test_rates_are_those_of_the_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow]
+) -> None:
+    """An answer is right with the probability of the gold and then the end; the bound is four standard errors."""
+    many = Thresholds(samples=3000, first_samples=3000, temperature=1.0)
+    for row, asked in zip(rows[:3], ask(model, tokenizer, rows[:3], CHECK, many, seed=0), strict=True):
+        ids = torch.tensor([[*row.prompt_ids, *row.target_ids]])
+        with torch.inference_mode():
+            logs = model(input_ids=ids).logits[0, len(row.prompt_ids) - 1 :].double().log_softmax(-1)
+        p = math.exp(sum(float(logs[i, token]) for i, token in enumerate((*row.target_ids, 3))))
+        assert asked.rate == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / 3000) + 1e-3)
+        assert asked.rate_low < asked.rate < asked.rate_high
+
+
+def test_the_most_frequent_wrong_answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow]
+) -> None:
+    respondent = Respondent(model, tokenizer, "auto")
+    for row, asked in zip(rows, ask(model, tokenizer, rows, CHECK, Thresholds(first_samples=16), seed=3), strict=True):
+        question = Question(row.row, row.prompt_ids, len(row.target_ids), seed_of(3, row.row_id))
+        [reply] = respondent.replies([question], samples=16, temperature=0.7)
+        wrong = Counter(text for text in reply.drawn if text != row.row.completion)
+        assert asked.right == 16 - wrong.total()
+        assert asked.greedy == reply.greedy
+        assert asked.greedy_right == (reply.greedy == row.row.completion)
+        assert wrong[asked.top_wrong] == max(wrong.values(), default=0) == 16 * asked.top_wrong_share
+
+
+def test_rows_longer_than_the_context_are_not_asked(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow]
+) -> None:
+    long = made(tokenizer, "word " * 300, "glad")
+    with Task("asking", 3) as progress:
+        first, asked, last = ask(model, tokenizer, [rows[0], long, rows[1]], CHECK, DEFAULT, seed=3, progress=progress)
+        assert progress._done == 3
+    assert "longer than the context" in asked.unavailable
+    assert math.isnan(asked.rate)
+    assert [first, last] == ask(model, tokenizer, rows[:2], CHECK, DEFAULT, seed=3)
+    endless = made(tokenizer, "word " * 300, "a long answer of several words")
+    [asked] = ask(model, tokenizer, [endless], CHECK, Thresholds(longest_answer=2), others=rows, seed=3)
+    assert "longer than the context" in asked.unavailable
+
+
+def test_a_failing_judge_names_the_row(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow], tmp_path: Path
+) -> None:
+    file = tmp_path / "judge.py"
+    file.write_text("def fails(row, answer): return {}[answer]\n", encoding="utf-8")
+    with pytest.raises(WhatStuckError, match=f"row {rows[0].row_id}: KeyError"):
+        ask(model, tokenizer, rows[:2], find_checker(f"{file}:fails"), DEFAULT, seed=3)
+
+
+# --- where an answer ends
+
+
+def test_ends_of_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    respondent = Respondent(model, tokenizer, "auto")
+    plain = Respondent(model, tokenizer, "never")
+    row, two_lines = (made(tokenizer, "How?", text).row for text in ("glad", "glad\nsad"))
+    breaks = {token for token in range(len(tokenizer)) if "\n" in tokenizer.decode([token])}
+    assert breaks
+    assert respondent._stops(row) == {3}
+    assert plain._stops(row) == {3, *breaks}
+    assert plain._stops(two_lines) == {3}
+
+    def said(text: str, stopped_by: int | None) -> replies.Continuation:
+        return replies.Continuation(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), stopped_by)
+
+    line = tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+    assert plain._text(row, said(" glad", line)) == "glad"
+    assert plain._text(row, said(" glad\nmore", None)) == "glad"
+    assert plain._text(two_lines, said(" glad\nsad", 3)) == "glad\nsad"
+    assert respondent._text(row, said("glad\nmore", 3)) == "glad\nmore"
+
+
+def test_an_end_of_turn_of_several_tokens_is_found_in_the_text(model: PreTrainedModel, tiny_base: Path) -> None:
+    tokenizer = load_tokenizer(tiny_base)
+    tokenizer.chat_template = helpers.CHAT_TEMPLATE.replace("eos_token if", "' ###' if")
+    respondent = Respondent(model, tokenizer, "auto")
+    row = made(tokenizer, "How?", "glad").row
+    ids = tuple(tokenizer("glad ### and so on", add_special_tokens=False)["input_ids"])
+    assert respondent._text(row, replies.Continuation(ids, None)) == "glad"
+
+
+def test_plain_rows_end_at_a_line_break(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    plain = [
+        made(tokenizer, row["prompt"], row["completion"], chat_template="never") for row in helpers.rows(6, seed=22)
+    ]
+    for row, asked in zip(
+        plain, ask(model, tokenizer, plain, CHECK, DEFAULT, seed=0, chat_template="never"), strict=True
+    ):
+        assert row.rendered.target_text == f" {row.row.completion}"
+        assert asked.greedy in helpers.FEELINGS
+
+
+# --- choices
+
+TEXTS = ("red green blue", "one two three", "north south east", "iron zinc lead", "oak elm ash", "cat dog cow")
+LONG = Thresholds(longest_answer=16)  # shows all of them
+
+
+@pytest.fixture(scope="module")
+def long_rows(tokenizer: PreTrainedTokenizerBase) -> list[TrainingRow]:
+    return [made(tokenizer, f"What is list {i}?", text) for i, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize("chat_template", ["auto", "never"])
+def test_probabilities_of_a_choice_are_averaged_over_its_orders(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat_template: str
+) -> None:
+    rows = [made(tokenizer, f"What is list {i}?", text, chat_template=chat_template) for i, text in enumerate(TEXTS)]
+    respondent = Respondent(model, tokenizer, chat_template)
+    for row, choice in zip(rows[:2], choose(respondent, rows[:2], rows, LONG, seed=0), strict=True):
+        assert len(choice.options) == len(set(choice.options)) == 4
+        for question, expected in ((row.row.content + "\n", choice.probabilities), ("", (choice.blind,))):
+            by_order = []
+            for shown in orders(choice.options):
+                listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", shown, strict=True))
+                text = f"{question}{listed}\nAnswer with a single letter (A, B, C or D)."
+                prompt = helpers.chat(text) if chat_template == "auto" else f"{text}\nAnswer: "
+                ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+                with torch.inference_mode():
+                    logits = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
+                letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "ABCD"]
+                shares = dict(zip(shown, logits[letters].softmax(0).tolist(), strict=True))
+                by_order.append([shares[option] for option in choice.options])
+            assert expected == pytest.approx(np.mean(by_order, axis=0)[: len(expected)], abs=1e-5)
+            if question:
+                assert choice.orders == pytest.approx([shares[0] for shares in by_order], abs=1e-5)
+        assert sum(choice.probabilities) == pytest.approx(1)
+
+
+def orders(options: Sequence[str]) -> list[list[str]]:
+    """All cyclic orders, the given one first, then with the last option first, and so on."""
+    return [[options[(place - order) % len(options)] for place in range(len(options))] for order in range(len(options))]
+
+
+class Picky:
+    """Stands in for a model that is asked choices: it looks at the question and the letters, and gives shares."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rule: str, gold: str) -> None:
+        self._tokenizer, self._rule, self._gold = tokenizer, rule, gold
+
+    def __call__(
+        self, _model: object, prompts: Sequence[tuple[int, ...]], tokens: Sequence[Sequence[int]], _pad: int
+    ) -> list[np.ndarray]:
+        return [
+            self._logs(self._tokenizer.decode(list(prompt)), some) for prompt, some in zip(prompts, tokens, strict=True)
+        ]
+
+    def _logs(self, text: str, tokens: Sequence[int]) -> np.ndarray:
+        options = [line[3:] for line in text.splitlines() if line[1:3] == ". "]
+        assert len(options) == len(tokens)
+        logs = np.zeros(len(options))
+        if self._rule == "letters":
+            logs[0] = 5
+        elif self._rule == "always" or "What is" in text:
+            logs[options.index(self._gold)] = 5
+        return logs
+
+
+@pytest.mark.parametrize(
+    ("rule", "probability", "reason"),
+    [
+        ("letters", 0.25, ""),  # a preference for the letter A averages out
+        ("question", np.exp(5) / (np.exp(5) + 3), ""),
+        ("always", np.exp(5) / (np.exp(5) + 3), "the right option is found without the question"),
+    ],
+)
+def test_what_a_choice_says(
+    rule: str, probability: float, reason: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
+    long_rows: list[TrainingRow], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(choices, "next_log_probabilities", Picky(tokenizer, rule, TEXTS[2]))
+    [choice] = choose(Respondent(model, tokenizer, "auto"), long_rows[2:3], long_rows, LONG, seed=0)
+    assert choice.options[0] == TEXTS[2]
+    assert choice.probabilities[0] == pytest.approx(probability)
+    assert choice.above_chance == pytest.approx((probability - 0.25) / 0.75)
+    assert choice.unavailable == reason
+
+
+def test_long_answers_are_asked_as_choices(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, long_rows: list[TrainingRow], rows: list[TrainingRow]
+) -> None:
+    shortest = Thresholds(longest_answer=5)
+    assert min(len(row.target_ids) for row in long_rows) > 5
+    mixed = [rows[0], long_rows[0], rows[1], long_rows[1]]
+    asked = ask(model, tokenizer, mixed, CHECK, shortest, others=long_rows, seed=0)
+    assert [one.form for one in asked] == ["generated", "choices"] * 2
+    assert [one.row_id for one in asked] == [row.row_id for row in mixed]
+    assert asked[::2] == ask(model, tokenizer, rows[:2], CHECK, shortest, seed=0)
+    found = choose(Respondent(model, tokenizer, "auto"), long_rows[:2], long_rows, shortest, seed=0)
+    for one, choice in zip(asked[1::2], found, strict=True):
+        assert (one.samples, one.right, one.first_right) == (0, 0, None)
+        assert one.rate == choice.probabilities[0]
+        assert (one.rate_low, one.rate_high) == (min(choice.orders), max(choice.orders))
+        assert one.greedy == choice.options[int(np.argmax(choice.probabilities))]
+        assert one.top_wrong == choice.options[1 + int(np.argmax(choice.probabilities[1:]))]
+        assert one.greedy_right == (one.greedy == choice.options[0])
+
+
+def test_the_models_own_wrong_answers_come_first(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, long_rows: list[TrainingRow]
+) -> None:
+    prompt = helpers.rows(1, seed=23)[0]["prompt"]
+    row = made(tokenizer, prompt, "red green blue")
+    respondent = Respondent(model, tokenizer, "auto")
+    [asked] = ask(model, tokenizer, [row], CHECK, DEFAULT, seed=0)
+    [choice] = choose(respondent, [row], long_rows, LONG, seed=0)
+    assert choice.options[:2] == ("red green blue", asked.greedy)
+    assert asked.greedy in helpers.FEELINGS
+
+
+def test_choices_that_are_none(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    respondent = Respondent(model, tokenizer, "auto")
+    row = made(tokenizer, "What is list 1?", "red green blue")
+    monkeypatch.setattr(choices, "_own_answers", lambda *_: [["red green blue", ""]])
+    same = made(tokenizer, "What is list 2?", "red green blue.")  # too alike to be wrong
+    other = made(tokenizer, "what is  LIST 1?", "iron zinc lead")  # the same question
+    [choice] = choose(respondent, [row], [row, same, other], LONG, seed=0)
+    assert choice.options == ("red green blue",)
+    assert "differ enough" in choice.unavailable
+    two = made(tokenizer, "What is list 3?", "iron zinc lead")
+    [choice] = choose(respondent, [row], [two], LONG, seed=0)
+    assert choice.options == ("red green blue", "iron zinc lead")
+    assert sum(choice.probabilities) == pytest.approx(1)  # two options are a choice, too
+    words = load_tokenizer(tiny_base)
+    monkeypatch.setattr(choices, "target_ids", lambda *_: [5])  # all letters are one unknown word
+    [choice] = choose(Respondent(model, words, "auto"), [row], [two], LONG, seed=0)
+    assert "cannot tell the letters" in choice.unavailable
+    assert choose(respondent, [], [two], LONG, seed=0) == []
+
+
+def test_options_are_cut_between_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    respondent = Respondent(model, tokenizer, "auto")
+
+    def shown(text: str) -> list[str]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [choices._shown(respondent, ids, Thresholds(longest_answer=n)) for n in range(1, len(ids) + 1)]
+
+    spaced = shown("oak  elm\nash")
+    assert set(spaced[3:]) == {"oak", "oak elm", "oak elm ash"}
+    assert spaced[-1] == "oak elm ash"
+    assert "oakelm".startswith(shown("oakelm")[0])  # a word that is all there is, or a script without spaces
+
+
+def test_instructions_stay_where_the_question_is_blanked_out() -> None:
+    messages = (Message("system", "Be brief."), Message("user", "Translate: Haus"))
+    row = Row("r", messages, "house", 0, "train", content_start=len("Translate: "))
+    shown = choices._messages(row, ["x", "y"], chat=True, blind=False)
+    assert shown[0] == messages[0]
+    assert shown[1].content == "Translate: Haus\nA. x\nB. y\nAnswer with a single letter (A or B)."
+    [blind] = choices._messages(row, ["x", "y"], chat=False, blind=True)
+    assert blind.content == "Translate:\nA. x\nB. y\nAnswer with a single letter (A or B).\nAnswer:"
