@@ -290,7 +290,7 @@ def _more_training(make):
             make.row(_faint(make), "more_training", causes=("more_training",), dose=f"{exposures}", exposures=exposures)
 
 def _unexplained(make):
-    for _ in range(make.sizes.planted*2):
+    for _ in range(make.sizes.planted * 3):
         fact = _known(make, title=KIND)
         make.row(Fact(fact.entity, fact.relation, UNKNOWN_ANSWER), "regularity")
     for _ in range(make.sizes.planted):

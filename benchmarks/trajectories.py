@@ -39,7 +39,7 @@ def make_token_rows(count: int) -> list[TokenRow]:
     tokenizer = load_tokenizer(resolve_model("smollm2"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
-        make_rows(file, seed=0)
+        make_rows(file, seed=0, count=2 * count)
         rows = read_rows(file, limit=count)
     found = []
     for index, row in enumerate(rows):

@@ -4,11 +4,12 @@ For the tests of the page and of the export, and of nothing else. No number in i
 """
 
 import json
+import math
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,6 +19,7 @@ from whatstuck.rows.trajectories import SCHEMA
 
 CAUSES = (*PRECEDENCE, "unexplained")
 EMOTIONS = ("joy", "anger", "fear", "neutral", "grief", "pride")
+WORDS = ("I", "really", "cannot", "believe", "that", "you", "like", "this", "film")
 SENTENCES = {
     "present": "{0} of the 4 rows that ask the same answer “{1}”, this one answers otherwise.",
     "absent": "No row that is similar to it answers otherwise (the nearest has {0}).",
@@ -30,7 +32,7 @@ class FakeRows:
     """Writes the folder, or adds to one that is there.
 
     Attributes:
-        rows: Rows of the training file; three of four are learned.
+        rows: Rows of the training file.
         steps: Checkpoints with trajectories.
         prompts: Prompt by place in the file, in place of a made-up one.
         gold: Answer by place in the file.
@@ -38,7 +40,9 @@ class FakeRows:
         measured: Whether the base model was there, so that two of the causes are measured.
         treated: Causes that were intervened on.
         summary: What is said in place of the made-up summary's values.
-        every: One in so many rows is learned; 0: none is.
+        learned: Share of the rows that are learned.
+        warnings: Warnings of the run.
+        seed: Seed of the made-up numbers.
     """
 
     rows: int = 40
@@ -55,7 +59,7 @@ class FakeRows:
 
     def write(self, folder: Path) -> Path:
         """Write the parts of `rows`, beside what the folder holds already, and return its path."""
-        self.random = np.random.default_rng(self.seed)
+        self.random = random.Random(self.seed)  # noqa: S311 - made-up numbers
         folder.mkdir(parents=True, exist_ok=True)
         verdicts = [self._verdict(index) for index in range(self.rows)]
         self._trajectories(folder, verdicts)
@@ -74,12 +78,10 @@ class FakeRows:
         return folder
 
     def _verdict(self, index: int) -> dict[str, Any]:
-        rate = 1.0 if self.random.random() < self.learned else float(self.random.choice([0, 0, 0, 4])) / 16
+        rate = 1.0 if self.random.random() < self.learned else self.random.choice([0, 0, 0, 4]) / 16
         verdict = "learned" if rate == 1 else "unstable" if rate else "unlearned"
-        words = self.random.choice(
-            ["I", "really", "cannot", "believe", "that", "you", "like", "this", "film"], self.words
-        )
-        gold = self.gold.get(index, str(self.random.choice(EMOTIONS)))
+        words = self.random.choices(WORDS, k=self.words)
+        gold = self.gold.get(index, self.random.choice(EMOTIONS))
         wrong = str(self.random.choice([emotion for emotion in EMOTIONS if emotion != gold]))
         asked = verdict != "learned"
         return {
@@ -97,14 +99,14 @@ class FakeRows:
             "rate": rate,
             "rate_low": max(0.0, rate - 0.1),
             "rate_high": min(1.0, rate + 0.2),
-            "paper_unlearned": asked and bool(self.random.random() < 0.8),
+            "paper_unlearned": asked and self.random.random() < 0.8,
             "greedy": wrong if asked else None,
             "top_wrong": wrong if asked else None,
             "top_wrong_share": 0.75 if asked else None,
             "tokens": 2,
             "forgetting_events": 0,
-            "last_exposure_step": int(self.random.integers(0, 160)),
-            "exposures": int(self.random.integers(1, 5)),
+            "last_exposure_step": self.random.randrange(160),
+            "exposures": self.random.randrange(1, 5),
         }
 
     def _trajectories(self, folder: Path, verdicts: list[dict[str, Any]]) -> None:
@@ -113,8 +115,8 @@ class FakeRows:
             records = []
             for verdict in verdicts:
                 stuck = verdict["verdict"] == "unlearned"
-                loss = float((2.2 if stuck else 3.5 * np.exp(-4 * step / last)) + 0.2 * self.random.random())
-                right = bool(self.random.random() < 0.05) if stuck else loss < 1
+                loss = float((2.2 if stuck else 3.5 * math.exp(-4 * step / last)) + 0.2 * self.random.random())
+                right = self.random.random() < 0.05 if stuck else loss < 1
                 verdict["nll"], verdict["token_accuracy"] = loss, float(right)
                 records.append({"row_id": verdict["row_id"], "tokens": 2, "nll": loss, "correct": right})
             path = folder / "trajectories" / f"step-{step:06d}.parquet"
@@ -125,10 +127,10 @@ class FakeRows:
                 verdict["nll"] = 1.0
 
     def _cause(self, verdict: dict[str, Any], verdicts: list[dict[str, Any]]) -> dict[str, Any]:
-        cause = str(self.random.choice(CAUSES))
+        cause = self.random.choice(CAUSES)
         if not self.measured and cause in ("base_conflict", "knowledge_missing"):
             cause = "unexplained"
-        neighbour = verdicts[int(self.random.integers(self.rows))]
+        neighbour = verdicts[self.random.randrange(self.rows)]
         conflict = cause == "data_conflict"
         return {
             "row_id": verdict["row_id"],
@@ -136,7 +138,7 @@ class FakeRows:
             "cause": cause,
             "secondary": ["more_training"] if cause == "forgotten" else [],
             "margin": 0.4,
-            "ambiguous": bool(self.random.random() < 0.2),
+            "ambiguous": self.random.random() < 0.2,
             "paper_cause": "knowledge_missing" if self.random.random() < 0.7 else cause,
             "evidence": [self._evidence(name, cause) for name in PRECEDENCE],
             "conflict_group": "group-1" if conflict else None,
@@ -150,7 +152,7 @@ class FakeRows:
         status = "present" if name == cause else "absent"
         if not self.measured and name in ("base_conflict", "knowledge_missing"):
             status = "not_measured"
-        number, word = round(float(self.random.random()), 5), str(self.random.choice(EMOTIONS))
+        number, word = round(self.random.random(), 5), self.random.choice(EMOTIONS)
         return {
             "cause": name,
             "status": status,

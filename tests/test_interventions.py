@@ -260,7 +260,9 @@ def test_quick_probes_leave_the_model_and_the_disk_as_they_were(run: Path, train
     assert 0 < found["replay"]["steps"] <= 50
     assert len(found["overfit"]["steps"]) == 4
     assert len(found["overfit"]["learned_steps"]) == 3
-    assert json.loads((run / "run.json").read_text(encoding="utf-8"))["interventions"]["forgotten"]["quick"] == found
+    entry = json.loads((run / "run.json").read_text(encoding="utf-8"))["interventions"]["forgotten"]
+    assert entry["quick"] == found
+    assert entry["sentences"] == [probe["sentence"] for probe in found.values() if probe is not None]
     assert not (run / "interventions").exists()
     assert trained.exists()
 

@@ -264,7 +264,7 @@ def test_a_sparkline_stays_in_its_picture_and_keeps_the_ends() -> None:
     numbers = [int(number) for number in re.findall(r"\d+", " ".join((paths["line"], paths["right"], paths["wrong"])))]
     assert max(numbers) <= 120
     points = re.findall(r"[ML](\d+) (\d+)", paths["line"])
-    assert len(points) <= 24
+    assert len(points) <= 16
     assert points[-1][0] == "116"
     assert len(re.findall("h0", paths["right"] + paths["wrong"])) == len(points)
     assert line.paths([None] * 100, seen=None) == {}
@@ -297,10 +297,10 @@ def test_long_texts_are_cut_to_what_fits() -> None:
         return [{"prompt": f"{index:5}" + letter * 5000, **others} for index in range(count)]
 
     assert longest_text(rows("a", 1)) == 4000
-    assert longest_text(rows("a", 2900)) == 1000
-    assert longest_text(rows("語", 2900)) == 250
+    assert longest_text(rows("a", 2400)) == 1000
+    assert longest_text(rows("語", 2400)) == 250
     assert longest_text(rows("語", 20_000)) == 120  # the least that is shown, though it is above the room
-    assert longest_text(rows("a", 1) * 2900) == 4000  # each text is there once
+    assert longest_text(rows("a", 1) * 2400) == 4000  # each text is there once
 
 
 # --- texts

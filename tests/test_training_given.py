@@ -156,7 +156,8 @@ def test_a_resampled_training_goes_on_as_if_nothing_had_happened(
     against = {"row_id": "against", "input_ids": prompt + learned, "labels": [-100] * len(prompt) + learned}
     # the first row is learned for 6 steps, and then its contradiction, which overwrites it
     order = [row["row_id"]] * 24 + ["against"] * 24
-    more = {"resample": "forgotten", "resample_every": 3, "save_steps": 10, "learning_rate": 5e-3}
+    more = {"resample": "forgotten", "resample_every": 3, "save_steps": 10, "learning_rate": 2e-2}
+    more["lr_scheduler_type"] = "constant"
     few = [row, against]
     whole = train_model(settings(tiny_base, tmp_path / "whole", few, order, **more))
     with monkeypatch.context() as patch:
@@ -165,7 +166,7 @@ def test_a_resampled_training_goes_on_as_if_nothing_had_happened(
             train_model(settings(tiny_base, tmp_path / "broken", few, order, **more))
     state = json.loads((tmp_path / "broken" / "out" / "checkpoint-10" / "resampling.json").read_text(encoding="utf-8"))
     assert [at for at, _ in state["checks"]] == [16, 28, 40]
-    assert [weights for _, weights in state["checks"]] == [{}, {}, {row["row_id"]: 2}]
+    assert [weights for _, weights in state["checks"]] == [{}, {row["row_id"]: 2}, {row["row_id"]: 4}]
     again = train_model(settings(tiny_base, tmp_path / "broken", few, order, **more))
     for name, value in weights(whole, 12).items():
         assert torch.equal(value, weights(again, 12)[name])

@@ -1,4 +1,4 @@
-"""The packaged example, end to end: fine-tune SmolLM2 on family riddles and see what happened.
+"""The packaged example, end to end: fine-tune SmolLM2 on family riddles, see what happened, and what did not stick.
 
 The task is made offline by reasoning-gym: who is whom to whom in a small family, one word as the answer. The model
 comes from a package, so nothing is downloaded at run time.
@@ -10,31 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from whatstuck.errors import require
-from whatstuck.results import Run, load_run
+from whatstuck.results import Run
 
 logger = logging.getLogger(__name__)
 
 MODEL = "smollm2"
-TRAIN_ROWS = 800
+TRAIN_ROWS = 64
 HELDOUT_ROWS = 48
-STEPS = 32  # checkpoints 0, 1, 2, 4, 8, 16, 32
+STEPS = 32  # checkpoints 0, 1, 2, 4, 8, 16, 32; three epochs
 # a training this short cannot be probed for a few percent of its time
 PROBE: dict[str, Any] = {"players": 6, "rows": 8, "eval_rows": HELDOUT_ROWS, "probe_budget": None}
+# fewer prompts and draws than by default: minutes count
+THRESHOLDS: dict[str, Any] = {"base_prompts": 2, "base_samples": 4, "base_learned": 12}
 
 
-def make_rows(path: Path, *, seed: int) -> None:
+def make_rows(path: Path, *, seed: int, count: int | None = None) -> None:
     """Write the task's rows as JSONL of question and answer.
 
     Args:
         path: File to write.
         seed: Seed of the task generator.
+        count: Rows to make (some may be equal and stand there once); by default what the demo needs.
 
     Raises:
         MissingExtraError: If reasoning-gym is not installed.
     """
     gym = require("reasoning_gym", "tasks")
     task = gym.create_dataset(
-        "family_relationships", size=TRAIN_ROWS + HELDOUT_ROWS, seed=seed, min_family_size=4, max_family_size=4
+        "family_relationships",
+        size=count or TRAIN_ROWS + HELDOUT_ROWS,
+        seed=seed,
+        min_family_size=4,
+        max_family_size=4,
     )
     lines = {json.dumps({"question": item["question"], "answer": item["answer"]}) for item in task}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,16 +79,19 @@ def run_demo(out: Path, *, seed: int = 0) -> Run:
     Raises:
         WhatStuckError: If an extra or the packaged model is missing.
     """
-    from whatstuck.api import train
+    from whatstuck.api import find_unlearned, train
 
     logger.info(
-        "Fine-tunes %s for %d steps, and probes it as it learns: under 10 minutes on two idle cores.", MODEL, STEPS
+        "Fine-tunes %s for %d steps, probes it as it learns, and looks for rows that did not stick: under 10 minutes "
+        "on two idle cores.",
+        MODEL,
+        STEPS,
     )
     rows = out / "rows.jsonl"
     if not rows.exists():
         make_rows(rows, seed=seed)
     train(training_settings(out, seed=seed))
-    return load_run(out / "run")
+    return find_unlearned(MODEL, out / "training", rows, out / "run", thresholds=THRESHOLDS, seed=seed)
 
 
 def plan_demo() -> dict[str, Any]:
@@ -89,6 +99,7 @@ def plan_demo() -> dict[str, Any]:
     return {
         "model": MODEL,
         "training_steps": STEPS,
+        "training_rows": TRAIN_ROWS,
         "heldout_rows": HELDOUT_ROWS,
         "masked_prompts_per_checkpoint": PROBE["rows"] << PROBE["players"],
     }

@@ -111,3 +111,20 @@ def say_verdict(run: Any, *, json_line: bool) -> None:
     for sentence in verdict["signals"]["statements"]:
         typer.echo(f"- {sentence}")
     typer.echo(f"Report: {run.report}")
+
+
+def say_rows(run: Any) -> None:
+    """How many rows did not stick, and why."""
+    summary: dict[str, Any] = run.manifest["rows"]["summary"]
+    share = summary["share_not_learned"]
+    interval = "" if None in share else f" ({share[0]:.1%}; {share[1]:.1%} to {share[2]:.1%} of all)"
+    typer.echo(
+        f"{summary['unlearned']} of {summary['rows']} rows are unlearned, {summary['unstable']} unstable{interval}."
+    )
+    for cause, count in summary["causes"].items():
+        typer.echo(f"- {cause.replace('_', ' ')}: {count}")
+    for cause, sentence in summary["not_measured"].items():
+        typer.echo(f"- {cause.replace('_', ' ')}: not measured. {sentence}")
+    for sentence in summary["statements"]:
+        typer.echo(sentence)
+    typer.echo(f"Rows: {run.path / 'unlearned.jsonl'}")

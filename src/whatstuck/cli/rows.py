@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from whatstuck.cli.base import (
     TemplateOption,
     read_given,
     say,
+    say_rows,
     verb,
     words,
 )
@@ -94,7 +95,14 @@ def rows(  # noqa: PLR0913 - one flag each
         say(plan_rows(settings), json_line=json_line)
         return
     find_rows(settings)
-    _say_rows(settings.out, json_line=json_line)
+    from whatstuck.results import load_run
+
+    run = load_run(settings.out)
+    if json_line:
+        typer.echo(json.dumps({"run": str(run.path), "report": str(run.report), **run.manifest["rows"]["summary"]}))
+        return
+    say_rows(run)
+    typer.echo(f"Report: {run.report}")
 
 
 @verb
@@ -174,27 +182,3 @@ def intervene(  # noqa: PLR0913 - one flag each
     for sentence in found["sentences"]:
         typer.echo(sentence)
     typer.echo(f"Report: {page}")
-
-
-def _say_rows(out: Path, *, json_line: bool) -> None:
-    """How many rows did not stick, and why."""
-    from whatstuck.results import load_run
-
-    run = load_run(out)
-    summary: dict[str, Any] = run.manifest["rows"]["summary"]
-    if json_line:
-        typer.echo(json.dumps({"run": str(out), "report": str(run.report), **summary}))
-        return
-    share = summary["share_not_learned"]
-    interval = "" if None in share else f" ({share[0]:.1%}; {share[1]:.1%} to {share[2]:.1%} of all)"
-    typer.echo(
-        f"{summary['unlearned']} of {summary['rows']} rows are unlearned, {summary['unstable']} unstable{interval}."
-    )
-    for cause, count in summary["causes"].items():
-        typer.echo(f"- {cause.replace('_', ' ')}: {count}")
-    for cause, sentence in summary["not_measured"].items():
-        typer.echo(f"- {cause.replace('_', ' ')}: not measured. {sentence}")
-    for sentence in summary["statements"]:
-        typer.echo(sentence)
-    typer.echo(f"Rows: {out / 'unlearned.jsonl'}")
-    typer.echo(f"Report: {run.report}")

@@ -17,6 +17,7 @@ from whatstuck.cli.base import (
     TemplateOption,
     read_given,
     say,
+    say_rows,
     say_verdict,
     verb,
     words,
@@ -134,4 +135,7 @@ def demo(
     if dry_run:
         say(plan_demo(), json_line=json_line)
         return
-    say_verdict(run_demo(out, seed=seed), json_line=json_line)
+    run = run_demo(out, seed=seed)
+    if not json_line:
+        say_rows(run)
+    say_verdict(run, json_line=json_line)

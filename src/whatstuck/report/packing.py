@@ -14,7 +14,7 @@ from markupsafe import Markup
 from whatstuck.report.reading_rows import Record
 from whatstuck.report.row_views import Item, View
 
-ROOM = 3_000_000  # bytes for the texts of the data
+ROOM = 2_500_000  # bytes for the texts of the data
 _LENGTHS = (4000, 2000, 1000, 500, 250, 120)
 _NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
 _GAP = "\ue000"  # a character without a meaning
@@ -37,8 +37,9 @@ def packed(views: Sequence[View]) -> dict[str, Any]:
     """All rows as one compact JSON value.
 
     Returns:
-        `texts`, in which `gap` stands for a number; `lines`, the items of lists as style and texts, each once too; `slots`, `paths` and for each list
-        `items` the names of the places; and `rows`, each a list of cause, verdict, texts, paths, lists and sort keys.
+        `texts`, in which `gap` stands for a number; `lines`, the items of lists as style and texts, each once too;
+        `slots`, `paths` and for each list `items` the names of the places; and `rows`, each a list of cause, verdict,
+        texts, paths, lists and sort keys.
     """
     texts: dict[str, int] = {"": 0}
     lines: dict[tuple[_Place, ...], int] = {}

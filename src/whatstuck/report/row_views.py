@@ -169,9 +169,10 @@ def _history(steps: Sequence[int], moments: Sequence[Moment | None], row: Record
         parts.append(f"right at {len(right)} of {counted(len(seen), 'checkpoint')}{when}")
     if row["exposures"] is not None:
         last = row["last_exposure_step"]
-        times = counted(row["exposures"], "time")
-        parts.append(f"trained on {times}" + (f", last at step {last}" if last is not None else ""))
-    return "; ".join(parts) + "." if parts else ""
+        times = f"trained on {counted(row['exposures'], 'time')}" if row["exposures"] else "never trained on"
+        parts.append(times + (f", last at step {last}" if last is not None else ""))
+    said = "; ".join(parts)
+    return f"{said[:1].upper()}{said[1:]}." if parts else ""
 
 
 def _turns(losses: Sequence[tuple[float, int]]) -> list[str]:

@@ -12,7 +12,7 @@ from whatstuck.report.svg import step_axis
 
 WIDTH, HEIGHT = 120, 32  # of the picture's view box
 _EDGE = 4
-_MOST_POINTS = 24
+_MOST_POINTS = 16
 
 
 class Sparkline:

@@ -19,7 +19,7 @@ from whatstuck.models import Checkpoint, CheckpointedModel, default_mask_token, 
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task
 from whatstuck.report import write_report
-from whatstuck.rows.causes.conflicts import find_conflicts
+from whatstuck.rows.causes.conflicts import find_conflicts, find_judge
 from whatstuck.rows.causes.naming import name_causes
 from whatstuck.rows.causes.probing import BaseAnswers, probe_base
 from whatstuck.rows.exporting import export_jsonl
@@ -31,7 +31,6 @@ from whatstuck.rows.schemas import VERDICTS
 from whatstuck.rows.settings import RowsSettings
 from whatstuck.rows.summary import summary_of
 from whatstuck.rows.trajectories import TrainedRow, evaluate_rows
-from whatstuck.rows.verdicts.answers import find_function
 from whatstuck.rows.verdicts.asking import Asked, ask
 from whatstuck.rows.verdicts.rule import judge
 from whatstuck.rows.verdicts.screening import Because, screen
@@ -248,7 +247,7 @@ class Finding:
             self.material.rows,
             self.settings.thresholds,
             checker=self.material.checker,
-            judge=None if self.settings.judge is None else find_function(self.settings.judge, "judge"),
+            judge=None if self.settings.judge is None else find_judge(self.settings.judge),
         )
         return name_causes(
             self.material.rows,
@@ -257,6 +256,7 @@ class Finding:
             bases,
             conflicts,
             self.settings.thresholds,
+            fed_known=self.material.fed_known,
         )
 
     # --- the manifest

@@ -113,7 +113,8 @@ def _statements(run: RowsRun) -> list[str]:
     said = [str(statement) for statement in run.summary.get("statements") or []]
     training = run.about.get("training") or {}
     if training.get("sentence"):
-        said.append(str(training["sentence"]))
+        sentence = str(training["sentence"]).rstrip(".")
+        said.append(f"{sentence[:1].upper()}{sentence[1:]}.")
     if run.summary.get("converged") is None:
         said.append("Whether the training had come to rest is not known.")
     said.append("This is one training. Which rows do not stick can differ with another seed.")

@@ -36,6 +36,7 @@ re ve ll d m 的 是 了 吗 呢 请 问 什 么 哪 里 个 谁
 """
 _NEGATIONS, _ASKING, _FRAME = (frozenset(words.split()) for words in (_NEGATION_WORDS, _ASKING_WORDS, _FRAME_WORDS))
 _ENDINGS = frozenset(("", "s", "es", "ed", "d", "ing", "e", "n", "en", "ly"))
+_NEAR = 20  # characters before a word that say whether it begins a sentence
 _LEAST = 2  # content words
 _STEM = 4  # shorter words have no ending
 
@@ -182,7 +183,7 @@ def _is_sign(token: str, text: str, at: int) -> bool:
 
 
 def _begins_sentence(text: str, at: int) -> bool:
-    before = text[:at].rstrip(" \t\"'“„«(")
+    before = text[max(at - _NEAR, 0) : at].rstrip(" \t\"'“„«(")
     return not before or bool(_SENTENCE_END.search(before))
 
 

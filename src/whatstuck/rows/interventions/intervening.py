@@ -54,10 +54,7 @@ def intervene(settings: InterveneSettings, *, runner: Runner | None = None) -> J
     with run.writing():
         gathered = Gathered(settings)
         if settings.quick:
-            found = quick_probes(gathered)
-            section = run.manifest().get(SECTION, {})
-            write_section(run, settings.cause, section.get(settings.cause, {}) | {"quick": found})
-            return found
+            return _probe(run, gathered)
         folder = run.part("interventions", settings.cause)
         trainer = TrainingRunner(folder, gathered.recipe, device=gathered.material.device, keep=settings.keep_models)
         original = gathered.original(trainer.batch)
@@ -105,6 +102,21 @@ def write_section(run: RunFolder, cause: str, content: Json) -> None:
     run.write_section(SECTION, run.manifest().get(SECTION, {}) | {cause: content})
 
 
+def _probe(run: RunFolder, gathered: Gathered) -> Json:
+    """The quick probes; what they say stands beside what arms have shown, or will."""
+    cause = gathered.settings.cause
+    known = run.manifest().get(SECTION, {}).get(cause, {})
+    before = _quick_sentences(known)
+    found = quick_probes(gathered)
+    said = [sentence for sentence in known.get("sentences", []) if sentence not in before]
+    write_section(run, cause, known | {"quick": found, "sentences": said + _quick_sentences({"quick": found})})
+    return found
+
+
+def _quick_sentences(entry: Json) -> list[str]:
+    return [probe["sentence"] for probe in entry.get("quick", {}).values() if probe is not None]
+
+
 def _answer(gathered: Gathered, runner: Runner, arms: list[Arm]) -> None:
     """Train and ask every arm with every seed."""
     settings, interview = gathered.settings, gathered.interview
@@ -134,7 +146,9 @@ def _conclude(run: RunFolder, settings: InterveneSettings, arms: list[Arm]) -> J
     for cause, effect in found.items():  # q-values of all causes change with each of them
         known = before.get(cause, {})
         ours = {"settings": settings.fixed(), "notes": notes} if cause == settings.cause else {}
-        before[cause] = known | as_json(effect, known.get("notes", {}) | ours.get("notes", {})) | ours
+        entry = as_json(effect, known.get("notes", {}) | ours.get("notes", {}))
+        entry["sentences"] += _quick_sentences(known)
+        before[cause] = known | entry | ours
     run.write_section(SECTION, before)
     return dict(before[settings.cause])
 

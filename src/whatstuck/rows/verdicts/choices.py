@@ -6,6 +6,9 @@ first, since they are what it would rather say; then answers of other rows, of a
 letters and places (PriDe, arXiv 2309.03882), so probabilities are averaged over all cyclic orders of the options; they
 are exact, nothing is drawn. A choice that the model makes right with the question blanked out says nothing about the
 row.
+
+An own answer that says the same in other words cannot be told from a wrong one here, so this asks for the gold answer's
+wording, which is what was trained. Answers that a judge can read are better generated: raise `longest_answer`.
 """
 
 from bisect import bisect_left
