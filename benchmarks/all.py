@@ -17,7 +17,16 @@ from pathlib import Path
 from ratios import Results, Skipped, argument_parser
 from whatstuck.errors import WhatStuckError
 
-BENCHMARKS = ("extraction", "certainty", "coalitions", "transforms", "many_players", "probe_cost", "generating", "trajectories")
+BENCHMARKS = (
+    "extraction",
+    "certainty",
+    "coalitions",
+    "transforms",
+    "many_players",
+    "probe_cost",
+    "generating",
+    "trajectories",
+)
 _USER_ERRORS = ("WhatStuckError", "MissingExtraError")
 
 

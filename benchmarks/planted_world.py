@@ -113,7 +113,7 @@ class Sizes:
     known: int = 20
     clean: int = 60
     planted: int = 30
-    faint: float = 0.1
+    faint: float = 0.15
     exposures: int = 30
 
 
@@ -142,7 +142,7 @@ class World:
         """Every word that occurs, sorted."""
         frames = [text.format(r="", e="", v="") for text in (*STATEMENTS, *QUESTIONS)]
         frames.append(" ".join((*RELATIONS, UNKNOWN_ANSWER, *self.filler, *self.one_off, *TITLES, KIND)))
-        frames += [row.fact.entity for row in self.rows] + [m.fact.entity for m in self.mentions]
+        frames += [row.fact.entity + " " + row.fact.value for row in self.rows] + [m.fact.entity for m in self.mentions]
         frames += [" ".join(values) for values in self.values.values()]
         return tuple(sorted({word for frame in frames for word in frame.split()}))
 
@@ -157,6 +157,7 @@ class _Maker:
         self.words = words
         self.one_off = tuple(next(words).capitalize() for _ in range(60))
         self.values = {relation: tuple(next(words) for _ in range(16)) for relation in RELATIONS}
+        self.unheard = {relation: tuple(next(words) for _ in range(4)) for relation in RELATIONS}
         self.filler = tuple(next(words) for _ in range(24))
         self.mentions: list[Mention] = []
         self.rows: list[Planted] = []
@@ -225,10 +226,12 @@ def _faint(make):
         make.mention(dataclasses.replace(fact, value=value), make.sizes.faint)
     return fact
 
+
 def _known(make, **k):
     fact = make.fact(**k)
     make.mention(fact, 1.0)
     return fact
+
 
 def _clean(make):
     for _ in range(make.sizes.clean):
@@ -243,6 +246,7 @@ def _clean(make):
         for wording in make.random.sample(range(4), 2):
             make.row(fact, "agreeing", prompt=make.question(fact, wording))
 
+
 def _not_trained(make):
     for feed in ("cut", "masked", "dropped"):
         for _ in range(make.sizes.planted // 2):
@@ -252,8 +256,14 @@ def _not_trained(make):
                 prompt = make.long(prompt, 40)
             make.row(fact, "not_trained", prompt=prompt, causes=("not_trained",), dose=feed, feed=feed)
 
+
 def _data_conflict(make):
-    for dose, votes, equal in (("1:1 equal", (1, 1), True), ("1:1", (1, 1), False), ("2:1", (2, 1), False), ("6:1", (6, 1), False)):
+    for dose, votes, equal in (
+        ("1:1 equal", (1, 1), True),
+        ("1:1", (1, 1), False),
+        ("2:1", (2, 1), False),
+        ("6:1", (6, 1), False),
+    ):
         for _ in range(make.sizes.planted // (2 if votes != (6, 1) else 6)):
             fact = make.fact()
             other = make.other(fact)
@@ -263,34 +273,49 @@ def _data_conflict(make):
             for index in range(sum(votes)):
                 side = "a" if index < votes[0] else "b"
                 one = fact if side == "a" else other
-                make.row(one, "data_conflict", prompt=make.question(one, wordings[index]), causes=("data_conflict",), dose=f"{dose} {side}", side=side)
+                make.row(
+                    one,
+                    "data_conflict",
+                    prompt=make.question(one, wordings[index]),
+                    causes=("data_conflict",),
+                    dose=f"{dose} {side}",
+                    side=side,
+                )
+
 
 def _forgotten(make):
-    for gap, window in (("0.9", (0, .1)), ("0.7", (0, .3)), ("0.4", (.2, .6))):
+    for gap, window in (("0.9", (0, 0.1)), ("0.7", (0, 0.3)), ("0.5", (0.2, 0.5))):
         for _ in range(make.sizes.planted):
             make.row(_faint(make), "forgotten", causes=("forgotten",), dose=gap, window=window)
 
+
 def _base_conflict(make):
-    for weight in (0.5, 1.0, 1.5):
+    for weight in (0.3, 1.0, 4.0):
         for _ in range(make.sizes.planted // 2):
             fact = make.fact()
             make.mention(make.other(fact), weight, plant="base_conflict")
             make.mention(fact, weight, cure="base_conflict")
             make.row(fact, "base_conflict", causes=("base_conflict",), dose=f"{weight}")
 
+
 def _knowledge_missing(make):
-    for _ in range(make.sizes.planted):
-        fact = make.fact()
-        make.mention(fact, 1.0, cure="knowledge_missing")
-        make.row(fact, "knowledge_missing", causes=("knowledge_missing",), dose="never")
+    for dose in ("entity", "entity and value"):
+        for _ in range(make.sizes.planted):
+            fact = make.fact()
+            if dose != "entity":
+                fact = dataclasses.replace(fact, value=make.random.choice(make.unheard[fact.relation]))
+            make.mention(fact, 1.0, cure="knowledge_missing")
+            make.row(fact, "knowledge_missing", causes=("knowledge_missing",), dose=dose)
+
 
 def _more_training(make):
     for exposures in (1, 3, 8):
         for _ in range(make.sizes.planted // 2):
             make.row(_faint(make), "more_training", causes=("more_training",), dose=f"{exposures}", exposures=exposures)
 
+
 def _unexplained(make):
-    for _ in range(make.sizes.planted * 3):
+    for _ in range(make.sizes.planted * 4):
         fact = _known(make, title=KIND)
         make.row(Fact(fact.entity, fact.relation, UNKNOWN_ANSWER), "regularity")
     for _ in range(make.sizes.planted):
@@ -319,7 +344,7 @@ def without(world: World, cause: Cause, side: str = "") -> World:
             if cause == "not_trained":
                 row = dataclasses.replace(row, feed="whole")
             if cause == "forgotten":
-                row = dataclasses.replace(row, window=(0., 1.))
+                row = dataclasses.replace(row, window=(0.0, 1.0))
             if cause == "more_training":
                 row = dataclasses.replace(row, exposures=full)
         rows.append(row)

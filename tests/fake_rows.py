@@ -204,9 +204,10 @@ class FakeRows:
             "arms": {
                 arm: {
                     "recovery": [value, max(0.0, value - 0.08), value + 0.1],
+                    "note": f"What {arm} did.",
                     "rows": 60,
                     "seeds": 3,
-                    "paraphrases": [0.8 * value, max(0.0, 0.8 * value - 0.1), value] if arm == cause else None,
+                    "paraphrases": [0.8 * value, max(0.0, 0.8 * value - 0.1), value] if arm == cause else [None] * 3,
                 }
                 for arm, value in arms.items()
             },

@@ -15,8 +15,10 @@ from whatstuck.rows.interventions.effects import (
     mcnemar,
     recovery_matrix,
     rows_for_power,
+    strongest,
 )
-from whatstuck.rows.interventions.sentences import as_json, strongest_control
+from whatstuck.rows.interventions.phases import CONTROLS
+from whatstuck.rows.interventions.sentences import as_json
 from whatstuck.rows.schemas import INTERVENTIONS
 
 
@@ -71,9 +73,9 @@ def test_recovery_is_the_share_of_rows_and_the_effect_is_over_the_best_control()
     against = {one.arm: one for one in found.comparisons}
     assert (against["more_compute"].only_treated, against["more_compute"].only_other) == (4, 0)
     assert against["more_compute"].p_value == pytest.approx(2 / 2**4)
-    strongest = strongest_control(found)
-    assert strongest is not None
-    assert strongest.arm == "more_compute"
+    best = strongest(found, CONTROLS)
+    assert best is not None
+    assert best.arm == "more_compute"
     matrix = recovery_matrix(table(records))
     assert matrix["forgotten", "sham"][0] == pytest.approx(0.2)
     assert matrix["forgotten", "sham"][1] < 0.2 < matrix["forgotten", "sham"][2]
@@ -173,6 +175,23 @@ def test_without_another_cause_nothing_is_supported() -> None:
     assert found.effect[1] > 0.5
     assert found.verdict == "inconclusive"
     assert "nothing says that it was this cause" in " ".join(as_json(found, {})["sentences"])
+
+
+def test_outcomes_that_are_all_alike_are_not_certain() -> None:
+    records = [
+        record(arm, f"r{row}", arm == "forgotten")
+        for arm in ("forgotten", "rerun", "data_conflict")
+        for row in range(3)
+    ]
+    found = only(effects(table(records)))
+    assert found.effect == found.specificity == (1.0, 1.0, 1.0)  # the bootstrap is sure of three rows
+    assert found.verdict == "inconclusive"  # the exact test is not
+    assert found.arms["rerun"].recovery == pytest.approx((0.0, 0.0, 0.5615), abs=1e-4)  # Wilson, 0 of 3
+    assert found.arms["forgotten"].recovery == pytest.approx((1.0, 1 - 0.5615, 1.0), abs=1e-4)
+    grouped = [one | {"group": "g" + one["row_id"][1:]} for one in records]
+    more = [one | {"row_id": one["row_id"] + "b"} for one in grouped]
+    tied = only(effects(table(grouped + more)))
+    assert tied.arms["rerun"].recovery == found.arms["rerun"].recovery  # six rows, three groups
 
 
 # --- simulated designs

@@ -254,15 +254,18 @@ def test_the_arms_train_what_was_fed(run: Path) -> None:
 
 
 def test_quick_probes_leave_the_model_and_the_disk_as_they_were(run: Path, trained: Path) -> None:
-    found = intervene(settings(run, quick=True))
+    found = intervene(settings(run, quick=True, learned=20))
+    sentences = found.pop("sentences")
     assert set(found) == {"replay", "context", "overfit"}
     assert found["replay"]["rows"] == 4
     assert 0 < found["replay"]["steps"] <= 50
-    assert len(found["overfit"]["steps"]) == 4
-    assert len(found["overfit"]["learned_steps"]) == 3
+    if found["overfit"] is not None:  # of the learned rows, those that the base had wrong
+        assert len(found["overfit"]["steps"]) == 4
+        assert 1 <= len(found["overfit"]["learned_steps"]) <= 20
+        assert min(found["overfit"]["learned_steps"]) > 0
     entry = json.loads((run / "run.json").read_text(encoding="utf-8"))["interventions"]["forgotten"]
     assert entry["quick"] == found
-    assert entry["sentences"] == [probe["sentence"] for probe in found.values() if probe is not None]
+    assert entry["sentences"] == sentences == [probe["sentence"] for probe in found.values() if probe is not None]
     assert not (run / "interventions").exists()
     assert trained.exists()
 

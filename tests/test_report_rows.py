@@ -95,6 +95,25 @@ def test_the_page_asks_for_nothing(folder: Path, page: str) -> None:
     assert make_page(folder) == page
 
 
+def test_an_unfinished_part_does_not_hide_the_finished_one(tmp_path: Path) -> None:
+    both = FakeRows().write(FakeRun().write(tmp_path / "run"))
+    (both / "verdict.json").unlink()
+    rows_only = Reader(make_page(both))
+    assert [a["id"] for tag, a in rows_only.tags if tag == "section"] == ["rows"]
+    assert "What whatstuck track began in this run is not finished" in rows_only.text
+
+    killed = FakeRows().write(FakeRun().write(tmp_path / "killed"))
+    _summary_gone(killed)
+    track_only = Reader(make_page(killed))
+    assert track_only.headings[0] == "Keep step 32"
+    assert "rows" not in [a["id"] for tag, a in track_only.tags if tag == "section"]
+    assert "What whatstuck rows began in this run is not finished" in track_only.text
+
+    (killed / "verdict.json").unlink()
+    with pytest.raises(WhatStuckError, match=r"verdict\.json is missing"):
+        make_page(killed)
+
+
 # --- what is said
 
 
@@ -355,9 +374,11 @@ def test_interventions_show_arms_and_verdict(folder: Path, page: str) -> None:
     result = json.loads((folder / "run.json").read_text())["interventions"]["data_conflict"]
     assert result["arms"]["data_conflict"]["recovery"][0] == 0.7
     assert page.count('class="outcome fine"') == len(TREATED)
-    assert "60 rows, 3 seeds per arm; p = 4 × 10⁻⁴, q = 0.0012 over all comparisons" in text
+    assert "60 rows, 3 seeds per arm; against the best arm without a treatment p = 4 × 10⁻⁴, q = 0.0012" in text
     assert "treated, own wording: 70 % (62 to 80)" in text
     assert "treated, other wordings: 56 % (46 to 70)" in text
+    assert "treated as II What base_conflict did." in text
+    assert "sham treatment, other wordings" not in text
     assert "sham treatment, own wording: 10 % (2 to 20)" in text
     assert "50 % (31 to 66)" in text
     assert "recovery-more_training-t" in page
@@ -369,8 +390,11 @@ def test_an_intervention_with_little_known_is_shown_as_that(folder: Path, tmp_pa
     manifest = json.loads((copy / "run.json").read_text())
     bare = {"verdict": "inconclusive", "effect": [None, None, None], "specificity": None, "arms": {"rerun": {}}}
     manifest["interventions"] = {"forgotten": bare}
+    manifest["interventions"]["data_conflict"] = {"quick": {}, "sentences": ["5 of 8 rows are back."]}
     (copy / "run.json").write_text(json.dumps(manifest))
     text = Reader(make_page(copy)).text
+    assert "quick probes only" in text
+    assert "5 of 8 rows are back." in text
     assert "inconclusive" in text
     assert "Effect not known" in text
     assert "Specificity" not in text

@@ -1,6 +1,6 @@
 """The page: a list of sections, each a builder and a template, written into one file that needs nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,13 +68,16 @@ def make_page(run: Path, *, text: bool = True) -> str:
     """The page as a string; see `write_report`."""
     folder = Path(run)
     manifest = read_manifest(folder)
-    rows_run = read_rows_run(folder, manifest) if "rows" in manifest else None
-    # a folder with neither is told what `track` misses
-    track_run = read_run(folder) if "track" in manifest or rows_run is None else None
-    return _render(track_run, rows_run, text=text)
+    begun = [verb for verb in ("track", "rows") if verb in manifest]
+    done = {"track": (folder / "verdict.json").exists(), "rows": "summary" in (manifest.get("rows") or {})}
+    # one part that is not finished must not hide the other; without any, the reader says what is missing
+    finished = [verb for verb in begun if done[verb]] or begun[:1] or ["track"]
+    track_run = read_run(folder) if "track" in finished else None
+    rows_run = read_rows_run(folder, manifest) if "rows" in finished else None
+    return _render(track_run, rows_run, [verb for verb in begun if verb not in finished], text=text)
 
 
-def _render(track_run: Run | None, rows_run: RowsRun | None, *, text: bool) -> str:
+def _render(track_run: Run | None, rows_run: RowsRun | None, unfinished: Sequence[str], *, text: bool) -> str:
     treated = rows_run if rows_run is not None and rows_run.interventions else None
     found: dict[Part, Run | RowsRun | None] = {"track": track_run, "rows": rows_run, "interventions": treated}
     templates = environment()
@@ -90,6 +93,7 @@ def _render(track_run: Run | None, rows_run: RowsRun | None, *, text: bool) -> s
         sections=parts,
         name=(track_run or rows_run).name,  # type: ignore[union-attr] # one of them is there
         model=track_run.track["model"]["name"] if track_run else rows_run.model if rows_run else "",
+        unfinished=unfinished,
         imprecise=trust.imprecise(track_run) if track_run else "",
         rows_imprecise=trust.coarse(rows_run.about) if rows_run else "",
         papers=" ".join(paper for section, paper in PAPERS.items() if found[section] is not None),

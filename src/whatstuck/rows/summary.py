@@ -58,7 +58,7 @@ def summary_of(
         "ambiguous": sum(bool(record["ambiguous"]) for record in causes),
         "converged": None if change is None else abs(change) < CONVERGED,
         "last_epoch_change": change,
-        "statements": _statements(verdicts, histories, change),
+        "statements": _statements(change),
     }
 
 
@@ -102,22 +102,11 @@ def _last_epoch(histories: Mapping[str, History], epochs: Mapping[int, float]) -
     return None if first == 0 else (end - first) / first
 
 
-def _statements(
-    verdicts: Sequence[Mapping[str, Any]], histories: Mapping[str, History], change: float | None
-) -> list[str]:
+def _statements(change: float | None) -> list[str]:
     """Sentences that the numbers carry."""
-    found = []
-    wrong = [histories[r["row_id"]] for r in verdicts if r["verdict"] == "unlearned" and r["row_id"] in histories]
-    if wrong and len(wrong[0].steps) > 1:
-        everywhere = np.mean([history.correct for history in histories.values()], axis=0)
-        never = sum(history.never_learned for history in wrong)
-        found.append(
-            f"The share of rows that are right token by token went from {everywhere[0]:.0%} to {everywhere[-1]:.0%}; "
-            f"{never} of the {len(wrong)} unlearned rows were right at no checkpoint."
-        )
-    if change is not None and abs(change) >= CONVERGED:
-        found.append(
-            f"The loss on these rows still changed by {change:+.1%} over the last epoch: the training had not "
-            "converged, so insufficient training cannot be told from having stopped too early."
-        )
-    return found
+    if change is None or abs(change) < CONVERGED:
+        return []
+    return [
+        f"The loss on these rows still changed by {change:+.1%} over the last epoch: the training had not converged, so "
+        "insufficient training cannot be told from having stopped too early."
+    ]

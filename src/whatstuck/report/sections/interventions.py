@@ -24,7 +24,9 @@ def build(run: RowsRun, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no t
     return {
         "panels": [_panel(cause, run.interventions[cause]) for cause in shown],
         "paraphrased": any(
-            arm.get("paraphrases") for cause in shown for arm in (run.interventions[cause].get("arms") or {}).values()
+            stat(arm.get("paraphrases")).value is not None
+            for cause in shown
+            for arm in (run.interventions[cause].get("arms") or {}).values()
         ),
     }
 
@@ -34,7 +36,7 @@ def _panel(cause: str, result: Mapping[str, Any]) -> dict[str, Any]:
     # the treatment first, then what it must beat, then the treatments of other causes
     order = [name for name in (cause, *CONTROLS) if name in arms]
     order += [name for name in arms if name not in order]
-    verdict = str(result.get("verdict") or "not known")
+    verdict = str(result.get("verdict") or "quick probes only, nothing was trained anew")
     drawn = [_arm(name, arms[name], treated=name == cause) for name in order]
     return {
         "cause": cause,
@@ -49,14 +51,15 @@ def _panel(cause: str, result: Mapping[str, Any]) -> dict[str, Any]:
             if result.get(name) is not None
         ],
         "tested": _tested(result),
+        "notes": [(arm_name(name), str(arms[name]["note"])) for name in order if arms[name].get("note")],
         "sentences": [str(sentence) for sentence in result.get("sentences") or []],
     }
 
 
 def _arm(name: str, arm: Mapping[str, Any], *, treated: bool) -> Arm:
-    others = arm.get("paraphrases")
+    others = stat(arm.get("paraphrases"))
     label = "treated" if treated else arm_name(name)
-    return Arm(label, treated, stat(arm.get("recovery")), stat(others) if others else None)
+    return Arm(label, treated, stat(arm.get("recovery")), others if others.value is not None else None)
 
 
 def _rows(arms: Mapping[str, Any]) -> str:
@@ -76,4 +79,6 @@ def _tested(result: Mapping[str, Any]) -> str:
     p, q = known(result.get("p_value")), known(result.get("q_value"))
     if p is None:
         return ""
-    return f"p = {number(p)}" + (f", q = {number(q)} over all comparisons" if q is not None else "")
+    return f"against the best arm without a treatment p = {number(p)}" + (
+        f", q = {number(q)} over all comparisons" if q is not None else ""
+    )

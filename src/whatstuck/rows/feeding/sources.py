@@ -44,12 +44,17 @@ class Source:
     config: Mapping[str, Any]
 
     @property
+    def _name(self) -> str:
+        """Without the folders above it: pages are shared."""
+        return self.path.name if self.path is not None else ""
+
+    @property
     def sentence(self) -> str:
         """What is known, for a reader."""
         if self.kind == "whatstuck":
-            return f"what {self.path} records was prepared again, exactly as it was trained"
+            return f"what {self._name} records was prepared again, exactly as it was trained"
         if self.kind == "trl":
-            return f"TRL prepared the rows again with the settings of {self.path}"
+            return f"TRL prepared the rows again with the settings of {self._name}"
         return "nothing says how the rows were fed: they are taken to have been fed whole, as they are asked"
 
 

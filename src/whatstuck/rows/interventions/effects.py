@@ -5,7 +5,7 @@ every draw; chosen once, it would be there by luck in part, and its interval wou
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Literal
@@ -70,8 +70,9 @@ class Effect:
 
     Attributes:
         cause: The cause.
-        verdict: `supported`: the treatment beats the best control and other causes' treatments; `contradicted`:
-            another arm beats it; else `inconclusive` (arXiv 2604.10079 has no such test; design).
+        verdict: `supported`: the treatment beats the best control, by interval and by exact test (q < 0.05), and other
+            causes' treatments; `contradicted`: another arm beats it; else `inconclusive` (arXiv 2604.10079 has no such
+            test; design).
         effect: Recovery of the treatment less that of the best control.
         specificity: Less the mean of other causes' treatments; NaN without any.
         lead: Less the best of all other arms.
@@ -120,7 +121,7 @@ def effects(table: pa.Table, *, seed: int = 0, resamples: int = _RESAMPLES) -> d
         comparisons = tuple(
             replace(comparison, q_value=q_values[cause, index]) for index, comparison in enumerate(effect.comparisons)
         )
-        found[cause] = replace(effect, comparisons=comparisons)
+        found[cause] = judged(replace(effect, comparisons=comparisons))
     return found
 
 
@@ -139,7 +140,7 @@ def recovery_matrix(table: pa.Table, *, wording: str = ORIGINAL, seed: int = 0) 
     matrix: dict[tuple[str, str], Triple] = {}
     for cause in dict.fromkeys(record["cause"] for record in records):
         panel = Panel([record for record in records if record["cause"] == cause], "unlearned", seed, _RESAMPLES)
-        matrix |= {(cause, arm): panel.estimate(panel.mean(arm)) for arm in panel.arms}
+        matrix |= {(cause, arm): panel.share(arm) for arm in panel.arms}
     return matrix
 
 
@@ -189,9 +190,9 @@ def _effect(cause: str, records: Sequence[dict[str, object]], seed: int, resampl
     lost = learned.estimate(learned.mean(RERUN) - learned.mean(cause))
     outcomes = {
         arm: ArmOutcome(
-            recovery=panel.estimate(panel.mean(arm)),
-            paraphrases=reworded.estimate(reworded.mean(arm)),
-            collateral=learned.estimate(1 - learned.mean(arm)),
+            recovery=panel.share(arm),
+            paraphrases=reworded.share(arm),
+            collateral=learned.share(arm, lost=True),
             rows=panel.rows,
             seeds=panel.seeds,
         )
@@ -199,23 +200,38 @@ def _effect(cause: str, records: Sequence[dict[str, object]], seed: int, resampl
     }
     return Effect(
         cause=cause,
-        verdict=_verdict(effect, specificity, lead),
+        verdict="inconclusive",  # until the q-values are known
         effect=effect,
         specificity=specificity,
         lead=lead,
         collateral=lost,
-        removed=removed.estimate(removed.mean(cause)),
+        removed=removed.share(cause),
         arms=outcomes,
         comparisons=tuple(_compared(panel, cause, arm, treated - mean) for arm, mean in means.items()),
         rows_for_power=rows_for_power(float(np.max(controls, axis=0)[0]), float(treated[0])) if controls else math.nan,
     )
 
 
-def _verdict(effect: Triple, specificity: Triple, lead: Triple) -> Literal["supported", "contradicted", "inconclusive"]:
-    """NaN compares as false, so what is not known decides nothing."""
-    if effect[1] > 0 and specificity[1] > 0:
-        return "supported"
-    return "contradicted" if lead[2] < 0 else "inconclusive"
+def judged(effect: Effect) -> Effect:
+    """The effect with its verdict.
+
+    The intervals must exclude zero, and the exact test must agree: of a few rows that all come back, a bootstrap is
+    certain. NaN compares as false, so what is not known decides nothing.
+    """
+    best = strongest(effect, CONTROLS)
+    rival = strongest(effect, [one.arm for one in effect.comparisons])
+    verdict: Literal["supported", "contradicted", "inconclusive"] = "inconclusive"
+    if effect.effect[1] > 0 and effect.specificity[1] > 0 and best is not None and best.q_value < _SIGNIFICANT:
+        verdict = "supported"
+    elif effect.lead[2] < 0 and rival is not None and rival.q_value < _SIGNIFICANT:
+        verdict = "contradicted"
+    return replace(effect, verdict=verdict)
+
+
+def strongest(effect: Effect, arms: Collection[str]) -> Comparison | None:
+    """The comparison with the one of some arms that recovers most; None if none was run."""
+    there = [one for one in effect.comparisons if one.arm in arms]
+    return max(there, key=lambda one: effect.arms[one.arm].recovery[0], default=None)
 
 
 def _compared(panel: Panel, cause: str, arm: str, difference: Floats) -> Comparison:

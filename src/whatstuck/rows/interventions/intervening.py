@@ -109,8 +109,9 @@ def _probe(run: RunFolder, gathered: Gathered) -> Json:
     before = _quick_sentences(known)
     found = quick_probes(gathered)
     said = [sentence for sentence in known.get("sentences", []) if sentence not in before]
-    write_section(run, cause, known | {"quick": found, "sentences": said + _quick_sentences({"quick": found})})
-    return found
+    now = _quick_sentences({"quick": found})
+    write_section(run, cause, known | {"quick": found, "sentences": said + now})
+    return found | {"sentences": now}
 
 
 def _quick_sentences(entry: Json) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whatstuck.dynamics.bootstrap import divide, interval
+from whatstuck.rows.verdicts.intervals import wilson
 
 Floats = npt.NDArray[np.float64]
 Triple = tuple[float, float, float]
@@ -70,6 +71,20 @@ class Panel:
             return float(values[0]), math.nan, math.nan
         low, high = interval(values[1:, None])
         return float(values[0]), float(low[0]), float(high[0])
+
+    def share(self, arm: str, *, lost: bool = False) -> Triple:
+        """Share of an arm that is right (or lost), with its interval.
+
+        Where all outcomes are alike, every resample is, too, and the bootstrap would claim to be certain; then it is
+        Wilson's interval, with a group as one trial.
+        """
+        mean = self.mean(arm)
+        mean = 1 - mean if lost else mean
+        value, low, high = self.estimate(mean)
+        if value in {0.0, 1.0}:
+            alike = wilson(round(value * self._clusters), self._clusters)
+            return value, alike.low, alike.high
+        return value, low, high
 
     def mostly(self, arm: str) -> npt.NDArray[np.bool_]:
         """Rows that are right in more than half of the seeds."""

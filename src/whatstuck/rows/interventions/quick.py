@@ -60,13 +60,13 @@ def quick_probes(gathered: Gathered) -> Json:
     material = gathered.material
     roles = gathered.interview.roles
     targets = [row for row in gathered.interview.rows if roles[row.row_id] == "unlearned"][:_ROWS]
-    learned = [row for row in gathered.interview.rows if roles[row.row_id] == "learned"][:_ROWS]
+    learned = [row for row in gathered.interview.rows if roles[row.row_id] == "learned"]
     models = CheckpointedModel(material.base, device=material.device)
     with models.at(material.checkpoints[0]) as model:
         overfit = _overfit(model, gathered, targets, learned)
     with models.at(material.last) as model:
         context = _context(model, gathered, targets)
-        replay = _replay(model, gathered, targets, learned)
+        replay = _replay(model, gathered, targets, learned[:_ROWS])
     return {"replay": replay, "context": context, "overfit": overfit}
 
 
@@ -205,11 +205,17 @@ def _behind(text: str, row: TrainingRow, gathered: Gathered) -> TrainingRow:
 def _overfit(
     model: PreTrainedModel, gathered: Gathered, targets: Sequence[TrainingRow], learned: Sequence[TrainingRow]
 ) -> Json | None:
-    """Steps that it takes the untouched model to fit each row alone."""
-    if not learned:
+    """Steps that it takes the untouched model to fit each row alone.
+
+    Rows that it had right already were not learned from this training: they are no measure. None without others.
+    """
+    pad = default_mask_token(gathered.material.tokenizer)
+    scores = score_tokens(model, [_tokens(gathered.recipe.asked[row.row_id]) for row in learned], pad)
+    cohort = [row for row, score in zip(learned, scores, strict=True) if not score.correct][:_ROWS]
+    if not cohort:
         return None
     ours = [_steps_to_fit(model, gathered, row) for row in targets]
-    theirs = np.array([_steps_to_fit(model, gathered, row) for row in learned])
+    theirs = np.array([_steps_to_fit(model, gathered, row) for row in cohort])
     ranks = [float((theirs < steps).mean() + (theirs == steps).mean() / 2) for steps in ours]
     slow = [rank > 0.9 for rank in ranks]  # noqa: PLR2004 - slower than nine of ten
     return {

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from whatstuck.rows.interventions.effects import Comparison, Effect
+from whatstuck.rows.interventions.effects import Effect, strongest
 from whatstuck.rows.interventions.panels import Triple
 from whatstuck.rows.interventions.phases import CONTROLS, RERUN
 
@@ -18,7 +18,7 @@ def as_json(effect: Effect, notes: Mapping[str, str]) -> Json:
         effect: The statistics.
         notes: Arm to what it did.
     """
-    strongest = strongest_control(effect)
+    control = strongest(effect, CONTROLS)
     return {
         "verdict": effect.verdict,
         "effect": triple(effect.effect),
@@ -47,17 +47,11 @@ def as_json(effect: Effect, notes: Mapping[str, str]) -> Json:
             }
             for one in effect.comparisons
         ],
-        "p_value": None if strongest is None else _number(strongest.p_value),
-        "q_value": None if strongest is None else _number(strongest.q_value),
+        "p_value": None if control is None else _number(control.p_value),
+        "q_value": None if control is None else _number(control.q_value),
         "rows_for_power": _number(effect.rows_for_power),
         "sentences": sentences(effect),
     }
-
-
-def strongest_control(effect: Effect) -> Comparison | None:
-    """The comparison with the control that recovers most; None without controls."""
-    controls = [one for one in effect.comparisons if one.arm in CONTROLS]
-    return max(controls, key=lambda one: effect.arms[one.arm].recovery[0], default=None)
 
 
 def sentences(effect: Effect) -> list[str]:
@@ -68,11 +62,11 @@ def sentences(effect: Effect) -> list[str]:
     found = [
         f"The treatment recovers {_share(treated.recovery)} of {treated.rows} rows in {_count(treated.seeds)}.",
     ]
-    strongest = strongest_control(effect)
-    if strongest is not None:
+    control = strongest(effect, CONTROLS)
+    if control is not None:
         found.append(
-            f"The best control ({_words(strongest.arm)}) recovers {_share(effect.arms[strongest.arm].recovery)}: the "
-            f"effect is {_points(effect.effect)} (q = {_p(strongest.q_value)})."
+            f"The best control ({_words(control.arm)}) recovers {_share(effect.arms[control.arm].recovery)}: the "
+            f"effect is {_points(effect.effect)} (q = {_p(control.q_value)})."
         )
     if math.isnan(effect.specificity[0]):
         found.append("No other cause's treatment was tried, so nothing says that it was this cause.")

@@ -1,0 +1,132 @@
+"""What whatstuck says about the rows of a planted world: the same functions in the same order as the verb `rows` calls.
+
+Only the loading of models and the files of a run folder are missing, since the models are in memory.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from whatstuck.models.generating import seed_of
+from whatstuck.rows.causes.attribution import loss_only, printed_order
+from whatstuck.rows.causes.conflicts import find_conflicts
+from whatstuck.rows.causes.names import Cause
+from whatstuck.rows.causes.naming import name_causes
+from whatstuck.rows.causes.probing import probe_base
+from whatstuck.rows.feeding.gate import checked, failed_tests, fitting
+from whatstuck.rows.histories import histories
+from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.thresholds import Thresholds
+from whatstuck.rows.verdicts.answers import find_checker
+from whatstuck.rows.verdicts.asking import ask
+from whatstuck.rows.verdicts.rule import judge
+from whatstuck.rows.verdicts.screening import screen
+
+THRESHOLDS = Thresholds(base_shots=0)
+"""Those of the product, but for one: a model that has never read two questions in a row learns nothing from examples
+in its prompt, so the base is asked as the finished model is."""
+CHECKER = "exact"
+PROMPTS = 4
+"""How many times more answers the base draws to its only prompt, to have as many as with several prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What is said about the rows.
+
+    Attributes:
+        verdicts: Row id to verdict.
+        asked_because: Row id to why it was asked; empty where it was not.
+        causes: Record of `schemas.UNLEARNED` of every row that is not learned.
+        printed: The same rows by the order that the paper prints.
+        by_loss: And by losses alone.
+    """
+
+    verdicts: Mapping[str, str]
+    asked_because: Mapping[str, str]
+    causes: Mapping[str, Mapping[str, Any]]
+    printed: Mapping[str, Cause]
+    by_loss: Mapping[str, Cause]
+
+
+def gated(rows: Sequence[TrainingRow], tokenizer: PreTrainedTokenizerFast, positions: int) -> list[TrainingRow]:
+    """The rows with the tests of gate 0 that they fail."""
+    checker = find_checker(CHECKER)
+    found = []
+    for row in rows:
+        tests = [
+            *failed_tests(row, tokenizer, known=True),
+            *checked(row, lambda answer, row=row: checker(row.row, answer)),  # type: ignore[misc]  # mypy and defaults
+            *fitting(row, positions),
+        ]
+        found.append(replace(row, not_trained=tuple(tests)))
+    return found
+
+
+def diagnose(
+    base: PreTrainedModel,
+    finished: PreTrainedModel,
+    tables: Mapping[int, pa.Table],
+    rows: Sequence[TrainingRow],
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    seed: int,
+    thresholds: Thresholds = THRESHOLDS,
+) -> Diagnosis:
+    """Find the rows that did not stick, and name their causes.
+
+    Args:
+        base: The model before the fine-tuning.
+        finished: The model after it.
+        tables: Trajectories by step.
+        rows: The rows, with the tests of gate 0 that they fail.
+        tokenizer: Of both models.
+        seed: Of draws and audit.
+        thresholds: Every number that decides.
+    """
+    checker = find_checker(CHECKER)
+    followed = histories(tables)
+    last = {record["row_id"]: record for record in tables[max(tables)].to_pylist()}
+    because = dict(
+        zip(
+            last,
+            screen(
+                list(last),
+                [record["nll"] for record in last.values()],
+                [record["token_accuracy"] for record in last.values()],
+                thresholds,
+                not_trained={row.row_id for row in rows if row.not_trained},
+                seed=seed,
+            ),
+            strict=True,
+        )
+    )
+    doubtful = [row for row in rows if because[row.row_id]]
+    answers = {one.row_id: one for one in ask(finished, tokenizer, doubtful, checker, thresholds, seed=seed)}
+    verdicts: list[dict[str, Any]] = []
+    for row in rows:
+        record = {"row_id": row.row_id, "source_index": row.row.source_index, "verdict": "learned"}
+        if (asked := answers.get(row.row_id)) is not None:
+            names = ("rate", "greedy_right", "greedy", "top_wrong", "top_wrong_share")
+            record |= {"verdict": judge(asked, thresholds).verdict} | {name: getattr(asked, name) for name in names}
+        verdicts.append(record | {name: last[row.row_id][name] for name in ("tokens", "nll", "token_accuracy")})
+    verdict_of = {record["row_id"]: record["verdict"] for record in verdicts}
+    wrong = [row for row in rows if verdict_of[row.row_id] != "learned"]
+    right = sorted((row for row in rows if row not in wrong), key=lambda row: seed_of(seed, row.row_id))
+    probed = [*wrong, *right[: thresholds.base_learned]] if wrong else []
+    more = thresholds.model_copy(update={"base_samples": PROMPTS * thresholds.base_samples})
+    bases = {one.row_id: one for one in probe_base(base, tokenizer, probed, rows, checker, more, seed=seed)}
+    conflicts = find_conflicts(rows, thresholds, checker=checker)
+    causes = name_causes(rows, verdicts, followed, bases, conflicts, thresholds).to_pylist()
+    ids = [row.row_id for row in wrong]
+    return Diagnosis(
+        verdicts=verdict_of,
+        asked_because=because,
+        causes={record["row_id"]: record for record in causes},
+        printed={i: printed_order(bases.get(i), conflicts.of(i), followed.get(i), thresholds) for i in ids},
+        by_loss={i: loss_only(followed.get(i), thresholds) for i in ids},
+    )
