@@ -3,7 +3,6 @@
 Only the loading of models and the files of a run folder are missing, since the models are in memory.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

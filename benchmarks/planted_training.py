@@ -1,45 +1,80 @@
-"""A small Llama that is really pretrained and fine-tuned on a planted world, in seconds.
+"""A small Llama, really pretrained on the facts of a planted world and really fine-tuned on its rows, in seconds.
 
-Plain loops over real Hugging Face parts...
+Plain loops over Hugging Face parts: no chat template, no trainer, one word one token. What makes rows fail is the
+budget: embeddings are frozen in the fine-tuning (so what the base knows of a name stays), steps are few, and the rate
+falls. When each row is seen depends on its name and the seed alone, so a world without a plant trains all other rows
+at the same times.
 """
 
-import math
+import copy
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from planted_world import KIND, TITLES, RELATIONS, STATEMENTS, World, LONGEST, Planted
+from planted_world import KIND, LONGEST, RELATIONS, STATEMENTS, TITLES, UNKNOWN_ANSWER, Planted, World
+from whatstuck.datasets import Message, Row, render, target_ids
+from whatstuck.dynamics.teacher_forcing import TokenRow
+from whatstuck.rows.exposure import with_exposures
+from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.trajectories import TrainedRow, evaluate_rows
+
+Ints = npt.NDArray[np.int64]
+
+UNK, PAD, END = "<unk>", "<pad>", "</s>"
+PROBES = (0.0, 0.03, 0.06, 0.1, 0.15, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
+"""Shares of the fine-tuning at which every row is evaluated; 0 is the base model."""
+_IGNORED = -100
+_TITLE, _NAME, _RELATION, _VALUE = -1, -2, -3, -4  # slots of a wording
+_LONG = 10  # every tenth batch of the pretraining has words that say nothing before each sentence
+_LONGEST_FILLER = 28
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recipe:
+    """How the small model is made and trained.
+
+    Attributes:
+        width: Hidden size.
+        layers: Layers.
+        base_steps: Steps of the pretraining.
+        base_batch: Sentences per step.
+        base_rate: Its peak learning rate.
+        one_off: Share of its sentences that say something about a name, and something else the next time.
+        rate: Peak learning rate of the fine-tuning.
+        batch: Rows per step.
+    """
+
     width: int = 64
     layers: int = 2
-    base_steps: int = 1600
+    base_steps: int = 2000
     base_batch: int = 64
     base_rate: float = 2e-3
     one_off: float = 0.15
-    rate: float = 1e-3
+    rate: float = 5e-4
     batch: int = 32
-    trained: tuple = ("",)
-    frozen: tuple = ("embed_tokens", "lm_head")
 
 
-def make_tokenizer(world):
-    vocabulary = {w: i for i, w in enumerate(["<unk>", "<pad>", "</s>", *world.words])}
-    tok = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tok, unk_token="<unk>", pad_token="<pad>", eos_token="</s>")
+def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """One token per word of the world."""
+    vocabulary = {word: index for index, word in enumerate([UNK, PAD, END, *world.words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNK, pad_token=PAD, eos_token=END)
 
 
-def make_model(vocabulary, recipe, seed):
+def make_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> LlamaForCausalLM:
+    """An untrained model; its embeddings are tied, so that a word that was never read is not said either."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocabulary,
+            vocab_size=len(tokenizer),
             hidden_size=recipe.width,
             intermediate_size=4 * recipe.width,
             num_hidden_layers=recipe.layers,
@@ -48,172 +83,267 @@ def make_model(vocabulary, recipe, seed):
             max_position_embeddings=128,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=2,
-            pad_token_id=1,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
             attn_implementation="eager",
         )
     )
 
 
-def pretrain(world, tokenizer, recipe, log=None):
-    ids = tokenizer.get_vocab()
-    rng = np.random.default_rng(world.seed)
-    model = make_model(len(tokenizer), recipe, world.seed)
-    facts = np.array(
-        [[ids[w] for w in (*m.fact.entity.split(), m.fact.relation, m.fact.value)] for m in world.mentions]
-    )
-    weights = np.array([m.weight if m.cure is None else 0 for m in world.mentions])
-    weights = weights / weights.sum()
-    E1, E2, R, V = -1, -2, -3, -4
-    frames = []
-    for text in STATEMENTS:
-        row = []
-        for w in (text + " </s>").split():
-            row += {"{e}": [E1, E2], "{r}": [R], "{v}": [V]}.get(w) or [ids[w]]
-        frames.append(row)
-    width = max(map(len, frames))
-    frames = np.array([row + [1] * (width - len(row)) for row in frames])
-    first = np.array([ids[w] for w in (*TITLES, KIND)])
-    last = np.array([ids[w] for w in world.one_off])
-    kind = [ids[KIND]]
-    nobody = ids["nobody"]
-    relations = np.array([ids[r] for r in RELATIONS])
-    values = np.array([[ids[v] for v in world.values[r]] for r in RELATIONS])
-    filler = np.array([ids[w] for w in world.filler])
-    stop = ids["."]
-    opt = torch.optim.AdamW(model.parameters(), lr=recipe.base_rate, weight_decay=0.0, betas=(0.9, 0.98))
-    steps = recipe.base_steps
-    sched = torch.optim.lr_scheduler.LambdaLR(
-        opt, lambda s: min(1, (s + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * s / steps)))
-    )
-    model.train()
-    total = 0
-    for step in range(steps):
-        long = step % 10 == 9
-        n = recipe.base_batch // 4 if long else recipe.base_batch
-        f = facts[rng.choice(len(facts), n, p=weights)]
-        off = rng.random(n) < recipe.one_off
-        k = off.sum()
-        rel = rng.integers(len(RELATIONS), size=k)
-        f[off] = np.stack(
-            [
-                rng.choice(first, k),
-                rng.choice(last, k),
-                relations[rel],
-                values[rel, rng.integers(values.shape[1], size=k)],
-            ],
-            1,
-        )
-        f[off & np.isin(f[:, 0], kind) & (rng.random(n) < 0.5), 3] = nobody
-        batch = frames[rng.integers(len(frames), size=n)].copy()
-        for slot, column in ((E1, 0), (E2, 1), (R, 2), (V, 3)):
-            batch = np.where(batch == slot, f[:, column : column + 1], batch)
-        if long:
-            words = rng.choice(filler, (n, rng.integers(8, 26)))
-            words[:, -1] = stop
-            batch = np.concatenate([words, batch], 1)
-        x = torch.from_numpy(batch)
-        logits = model(input_ids=x, use_cache=False).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten(), ignore_index=1)
-        opt.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
-        sched.step()
-        total += float(loss.detach())
-        if log and step % 500 == 499:
-            log(step, total / 500)
-            total = 0
+# --- pretraining
+
+
+def pretrain(world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaForCausalLM:
+    """A base model that has read the mentions of a world, each as often as its weight says."""
+    model = make_model(tokenizer, recipe, world.seed)
+    sentences = _Sentences(world, tokenizer, recipe)
+    learner = _Learner(model, recipe.base_rate, recipe.base_steps, lowest=0.02)
+    for step in range(recipe.base_steps):
+        long = step % _LONG == _LONG - 1
+        ids = torch.from_numpy(sentences.draw(recipe.base_batch // 4 if long else recipe.base_batch, long=long))
+        learner.step(ids, ids.masked_fill(ids == tokenizer.pad_token_id, _IGNORED))
     return model.eval()
 
 
-def encode(row, tokenizer):
-    p = tokenizer(row.prompt)["input_ids"]
-    t = tokenizer(row.fact.value)["input_ids"]
-    return p, t
+class _Sentences:
+    """Draws sentences of the pretraining."""
+
+    def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+        self._ids: dict[str, int] = tokenizer.get_vocab()
+        self._random = np.random.default_rng(world.seed)
+        self._one_off = recipe.one_off
+        spoken = [mention for mention in world.mentions if mention.cure is None]
+        self._facts = np.array(
+            [self._words(f"{m.fact.entity} {m.fact.relation} {m.fact.value}") for m in spoken], dtype=np.int64
+        )
+        weights = np.array([mention.weight for mention in spoken])
+        self._weights = weights / weights.sum()
+        self._frames = self._wordings()
+        self._titles, self._names = self._words(" ".join((*TITLES, KIND))), self._words(" ".join(world.one_off))
+        self._relations = self._words(" ".join(RELATIONS))
+        self._values = np.stack([self._words(" ".join(world.values[relation])) for relation in RELATIONS])
+        self._filler = self._words(" ".join(world.filler))
+
+    def draw(self, count: int, *, long: bool) -> Ints:
+        """Token ids `(count, t)`, padded on the right."""
+        facts = self._facts[self._random.choice(len(self._facts), count, p=self._weights)]
+        off = self._random.random(count) < self._one_off
+        facts[off] = self._one_offs(int(off.sum()))
+        batch = self._frames[self._random.integers(len(self._frames), size=count)]
+        for column, slot in enumerate((_TITLE, _NAME, _RELATION, _VALUE)):
+            batch = np.where(batch == slot, facts[:, column, None], batch)
+        if long:
+            words = self._random.choice(self._filler, (count, self._random.integers(8, _LONGEST_FILLER)))
+            words[:, -1] = self._ids["."]
+            batch = np.concatenate([words, batch], axis=1)
+        return np.asarray(batch, dtype=np.int64)
+
+    def _one_offs(self, count: int) -> Ints:
+        """Facts that nobody could know; of one kind of entity, half of them have no value."""
+        random, relation = self._random, self._random.integers(len(self._relations), size=count)
+        title = random.choice(self._titles, count)
+        value = self._values[relation, random.integers(self._values.shape[1], size=count)]
+        nobody = (title == self._ids[KIND]) & (random.random(count) < 0.5)
+        value = np.where(nobody, self._ids[UNKNOWN_ANSWER], value)
+        return np.stack([title, random.choice(self._names, count), self._relations[relation], value], axis=1)
+
+    def _words(self, text: str) -> Ints:
+        return np.array([self._ids[word] for word in text.split()], dtype=np.int64)
+
+    def _wordings(self) -> Ints:
+        slots = {"{e}": [_TITLE, _NAME], "{r}": [_RELATION], "{v}": [_VALUE]}
+        rows = [
+            [token for word in f"{text} {END}".split() for token in slots.get(word) or [self._ids[word]]]
+            for text in STATEMENTS
+        ]
+        width = max(map(len, rows))
+        return np.array([row + [self._ids[PAD]] * (width - len(row)) for row in rows], dtype=np.int64)
 
 
-def fed(row, tokenizer):
-    p, t = encode(row, tokenizer)
-    ids = p + t + [2]
-    pos = list(range(len(p), len(ids)))
-    if row.feed == "dropped":
+# --- rows as they are fed
+
+
+def training_rows(world: World, tokenizer: PreTrainedTokenizerFast) -> list[TrainingRow]:
+    """The rows of a world as the product knows them, with what is really fed; gate 0 is not looked at here."""
+    found = []
+    for index, planted in enumerate(world.rows):
+        message = Message("user", planted.prompt)
+        row = Row(planted.row_id, (message,), planted.fact.value, index, "train", plain=True)
+        rendered = render(row, tokenizer)
+        prompt = tuple(tokenizer(rendered.prompt, add_special_tokens=False)["input_ids"])
+        target = tuple(target_ids(rendered, tokenizer))
+        found.append(TrainingRow(row, rendered, prompt, target, _fed(planted, prompt, target, tokenizer.eos_token_id)))
+    return found
+
+
+def _fed(planted: Planted, prompt: tuple[int, ...], target: tuple[int, ...], end: int) -> TokenRow | None:
+    """What the trainer makes of a row: the answer and its end are supervised, unless the plant forbids it."""
+    ids = (*prompt, *target, end)
+    learned = tuple(range(len(prompt), len(ids)))
+    if planted.feed == "dropped":
         return None
-    if row.feed == "masked":
-        pos = pos[1:]
-    if row.feed == "cut":
-        ids = ids[:LONGEST]
-        pos = [q for q in pos if q < LONGEST]
-    return ids, pos
+    if planted.feed == "masked":
+        return TokenRow(ids, learned[len(target) :])
+    if planted.feed == "cut":
+        return TokenRow(ids[:LONGEST], tuple(position for position in learned if position < LONGEST))
+    return TokenRow(ids, learned)
 
 
-def plan(world, seed):
-    """(row index, position)"""
-    at = []
-    for index, row in enumerate(world.rows):
+# --- fine-tuning
+
+
+def schedule(world: World, seed: int) -> list[str]:
+    """Ids of the rows in the order in which they are trained: each evenly spread over its window."""
+    places: list[tuple[float, str]] = []
+    for row in world.rows:
         if row.feed == "dropped":
             continue
-        import zlib
-
-        rng = np.random.default_rng([seed, zlib.crc32(row.row_id.encode())])
-        a, b = row.window
-        k = np.arange(row.exposures)
-        at += [(a + (b - a) * p, index) for p in (k + rng.random(row.exposures)) / row.exposures]
-    return [i for _, i in sorted(at)]
+        random = np.random.default_rng([seed, zlib.crc32(row.row_id.encode())])
+        first, last = row.window
+        shares = (np.arange(row.exposures) + random.random(row.exposures)) / row.exposures
+        places += [(first + (last - first) * share, row.row_id) for share in shares.tolist()]
+    return [row_id for _, row_id in sorted(places)]
 
 
-def finetune(base, world, tokenizer, recipe, seed, probe=None, probes=()):
-    import copy
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A fine-tuned model.
 
+    Attributes:
+        model: In eval mode.
+        tables: Trajectories by step, as the product records them; empty where they were not asked for.
+    """
+
+    model: LlamaForCausalLM
+    tables: dict[int, pa.Table]
+
+
+def finetune(
+    base: LlamaForCausalLM,
+    world: World,
+    rows: Sequence[TrainingRow],
+    recipe: Recipe,
+    seed: int,
+    *,
+    probes: Iterable[float] = (),
+) -> Tuned:
+    """Fine-tune a copy of the base model on the rows of a world.
+
+    Args:
+        base: The base model; it is not changed.
+        world: Says when each row is trained.
+        rows: Its rows, as they are fed.
+        recipe: Rate and batch.
+        seed: Of the order.
+        probes: Shares of the training at which all rows are evaluated.
+    """
     model = copy.deepcopy(base)
-    for name, p in model.named_parameters():
-        p.requires_grad_(not any(f in name for f in recipe.frozen) and any(f in name for f in recipe.trained))
-    rows = [fed(r, tokenizer) for r in world.rows]
-    order = plan(world, seed)
-    batches = [order[i : i + recipe.batch] for i in range(0, len(order), recipe.batch)]
-    opt = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=recipe.rate, weight_decay=0.0)
-    steps = len(batches)
-    sched = torch.optim.lr_scheduler.LambdaLR(opt, lambda s: min(1, (s + 1) / 20) * max(0.1, 1 - s / steps))
-    marks = {round(steps * p): p for p in probes}
-    if 0 in marks:
-        probe(0, model.eval())
-    for step, members in enumerate(batches, 1):
-        model.train()
-        w = max(len(rows[i][0]) for i in members)
-        x = torch.ones(len(members), w, dtype=torch.long)
-        y = torch.full_like(x, -100)
-        for k, i in enumerate(members):
-            ids, pos = rows[i]
-            x[k, : len(ids)] = torch.tensor(ids)
-            y[k, pos] = torch.tensor(ids)[pos]
-        logits = model(input_ids=x, use_cache=False).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y[:, 1:].flatten(), ignore_index=-100)
-        opt.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-        opt.step()
-        sched.step()
+    order = schedule(world, seed)
+    batches = [order[start : start + recipe.batch] for start in range(0, len(order), recipe.batch)]
+    fed = {row.row_id: row.fed for row in rows if row.fed is not None}
+    followed = [TrainedRow(row.row_id, row.fed if row.fed is not None else row.asked) for row in rows]
+    counts: dict[str, tuple[int, int]] = {}
+    tables: dict[int, pa.Table] = {}
+    marks = {round(len(batches) * share) for share in probes}
+
+    def probe(step: int) -> None:
+        for row_id in batches[step - 1] if step else ():
+            counts[row_id] = (counts.get(row_id, (0, 0))[0] + 1, step)
         if step in marks:
-            probe(step, model.eval())
-    return model.eval()
+            table = evaluate_rows(model.eval(), followed, base.config.pad_token_id)
+            tables[step] = with_exposures(table, counts)
+
+    probe(0)
+    learn(model, [[fed[row_id] for row_id in batch] for batch in batches], recipe.rate, after=probe)
+    return Tuned(model.eval(), tables)
+
+
+def learn(
+    model: LlamaForCausalLM,
+    batches: Sequence[Sequence[TokenRow]],
+    rate: float,
+    *,
+    lowest: float = 0.1,
+    after: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Train on batches of rows; the embeddings stay as they are.
+
+    Args:
+        model: Is changed.
+        batches: One per step.
+        rate: Peak learning rate; it falls linearly.
+        lowest: Share of it that it ends with; 1 keeps it.
+        after: Called with the number of each finished step.
+    """
+    model.get_input_embeddings().requires_grad_(False)  # noqa: FBT003 - torch's own signature
+    learner = _Learner(model, rate, len(batches), lowest=lowest)
+    for step, batch in enumerate(batches, start=1):
+        learner.step(*_collated(batch, model.config.pad_token_id))
+        after(step)
+
+
+def _collated(rows: Sequence[TokenRow], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels `(rows, t)`, padded on the right; attention is causal, so padding needs no mask."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    labels = torch.full_like(ids, _IGNORED)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        learned = list(row.predicted)
+        labels[index, learned] = ids[index, learned]
+    return ids, labels
+
+
+class _Learner:
+    """AdamW with a short warm-up and a linear decay."""
+
+    def __init__(self, model: LlamaForCausalLM, rate: float, steps: int, *, lowest: float) -> None:
+        self._model = model
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._optimizer = torch.optim.AdamW(self._weights, lr=rate, weight_decay=0.0)
+        warm = min(50, max(steps // 20, 1))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: min(1.0, (step + 1) / warm) * (1 - (1 - lowest) * step / steps)
+        )
+
+    def step(self, ids: torch.Tensor, labels: torch.Tensor) -> None:
+        """Learn one batch; one without a supervised token changes nothing."""
+        logits = self._model.train()(input_ids=ids, use_cache=False).logits[:, :-1]
+        total = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED, reduction="sum"
+        )
+        loss = total / max(int((labels[:, 1:] != _IGNORED).sum()), 1)
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
+        self._optimizer.step()
+        self._schedule.step()
 
 
 @torch.inference_mode()
-def ask(model, world, tokenizer):
-    """exact (greedy right, p at T=.7, p) per row"""
-    out = {}
-    for row in world.rows:
-        pass
-    by = {}
-    for row in world.rows:
-        p, t = encode(row, tokenizer)
-        by.setdefault(len(p), []).append((row, p, t[0]))
-    for group in by.values():
-        for s in range(0, len(group), 256):
-            g = group[s : s + 256]
-            logits = model(input_ids=torch.tensor([p for _, p, _ in g]), use_cache=False).logits[:, -1].double()
-            pr = torch.softmax(logits, -1)
-            cold = torch.softmax(logits / 0.7, -1)
-            for (row, _, t), a, b, best in zip(g, pr, cold, logits.argmax(-1), strict=True):
-                out[row.row_id] = (bool(best == t), float(b[t]), float(a[t]), int(best))
-    return out
+def success(
+    model: PreTrainedModel, rows: Sequence[TrainingRow], temperature: float
+) -> Mapping[str, tuple[bool, float]]:
+    """Whether the most likely answer of each row is right, and how often a drawn one is: exact, nothing is drawn.
+
+    Args:
+        model: In eval mode.
+        rows: As they are asked; their answers end with the end of text.
+        temperature: Of the draws.
+    """
+    end, pad = model.config.eos_token_id, model.config.pad_token_id
+    found: dict[str, tuple[bool, float]] = {}
+    for start in range(0, len(rows), 64):
+        some = rows[start : start + 64]
+        asked = [TokenRow((*r.asked.ids, end), (*r.asked.predicted, len(r.asked.ids))) for r in some]
+        ids, labels = _collated(asked, pad)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].double()
+        labels = labels[:, 1:]
+        learned = labels != _IGNORED
+        target = labels.clamp(min=0)[..., None]
+        likely = torch.log_softmax(logits / temperature, -1).gather(-1, target)[..., 0]
+        right = ((logits.argmax(-1) == labels) | ~learned).all(1)
+        rates = (likely * learned).sum(1).exp()
+        names = [row.row_id for row in some]
+        found |= {name: (bool(a), float(b)) for name, a, b in zip(names, right, rates, strict=True)}
+    return found

@@ -1,18 +1,17 @@
 """A generated world with planted causes: what the base model reads, and the training rows that will not stick.
 
 A fact is (entity, relation, value). How often pretraining mentions it says what the base model knows: known facts often,
-faint ones rarely, beliefs with a wrong value, unknown entities never. On these facts stand training rows, and each
-plant gives some of them one reason to fail: a cut answer, an opposing row, a block that is long past, a belief, an
-unknown entity, few exposures, or something outside of the taxonomy (a regularity in the other rows that overrules a
-fact the base knows). `without` takes one kind of plant out again and leaves everything else as it is; a plant counts
-only where that makes the row learned.
+disputed ones with several values, beliefs with a wrong value, unknown entities never. On these facts stand training
+rows, and each plant gives some of them one reason to fail, at several doses. `without` takes one kind of plant out
+again and leaves everything else as it is; a plant counts only where that makes the row learned.
 
-Every planted row has an entity of its own, or shares it with the rows that it is meant to conflict or agree with.
+Between the plants stand rows that must not be confused with them: questions behind many words that fit, equal answers
+in other wordings, equal wordings about other entities.
 """
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,18 +37,24 @@ QUESTIONS = (
 RELATIONS = ("colour", "town", "fruit", "metal", "animal", "song")
 TITLES = ("Mister", "Lady", "Captain")
 KIND = "Doctor"
+"""Title of the entities that a regularity is about."""
 UNKNOWN_ANSWER = "nobody"
+"""What it says."""
 LONGEST = 40
 """Tokens of a training row before it is cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that may be true of an entity, whose name is two words."""
+    """Something that may be true of an entity, whose name is a title and a word of its own."""
 
     entity: str
     relation: str
     value: str
+
+    def with_value(self, value: str) -> "Fact":
+        """The same with another value."""
+        return dataclasses.replace(self, value=value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +81,9 @@ class Planted:
     Attributes:
         row_id: Its name.
         fact: What it teaches.
-        prompt: The question, ending in `answer :`.
-        role: What it is for: the plant, or the kind of clean row.
-        causes: What was planted; none for a clean row, two for a double plant.
+        prompt: The question.
+        role: The plant, or the kind of row that stands beside the plants.
+        causes: What was planted; two of a double plant, none of other rows.
         dose: How much of it.
         exposures: How often the trainer sees it.
         window: First and last share of the training in which that happens.
@@ -100,21 +105,21 @@ class Planted:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large the world is, and how strong the plants are.
+    """How large a world is.
 
     Attributes:
+        clean: Rows on facts that the base knows; there are half as many of the other kinds that must be learned.
+        planted: Rows per cause and dose; some have more or fewer in proportion.
         known: Facts that the base knows and no row asks.
-        clean: Rows on facts that the base knows.
-        planted: Rows per cause and dose.
-        faint: How often a faint fact is mentioned, known ones being mentioned once.
-        exposures: Of a row, where nothing else is planted.
+        exposures: How often a row is trained where nothing else is planted.
+        disputed: Weight of each value of a disputed fact.
     """
 
+    clean: int = 40
+    planted: int = 20
     known: int = 20
-    clean: int = 60
-    planted: int = 30
-    faint: float = 0.15
     exposures: int = 30
+    disputed: float = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,8 @@ class World:
         rows: The training rows.
         one_off: Names about whom pretraining says something else each time.
         values: Values of each relation.
-        filler: Words of sentences that say nothing.
+        filler: Words that say nothing.
+        words: Every word that occurs, sorted.
     """
 
     seed: int
@@ -136,190 +142,17 @@ class World:
     one_off: tuple[str, ...]
     values: dict[str, tuple[str, ...]]
     filler: tuple[str, ...]
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Every word that occurs, sorted."""
-        frames = [text.format(r="", e="", v="") for text in (*STATEMENTS, *QUESTIONS)]
-        frames.append(" ".join((*RELATIONS, UNKNOWN_ANSWER, *self.filler, *self.one_off, *TITLES, KIND)))
-        frames += [row.fact.entity + " " + row.fact.value for row in self.rows] + [m.fact.entity for m in self.mentions]
-        frames += [" ".join(values) for values in self.values.values()]
-        return tuple(sorted({word for frame in frames for word in frame.split()}))
-
-
-class _Maker:
-    """Draws entities, values and wordings, each entity once."""
-
-    def __init__(self, seed: int, sizes: Sizes) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - a generated world, no secret
-        self.sizes = sizes
-        words = self._new_words()
-        self.words = words
-        self.one_off = tuple(next(words).capitalize() for _ in range(60))
-        self.values = {relation: tuple(next(words) for _ in range(16)) for relation in RELATIONS}
-        self.unheard = {relation: tuple(next(words) for _ in range(4)) for relation in RELATIONS}
-        self.filler = tuple(next(words) for _ in range(24))
-        self.mentions: list[Mention] = []
-        self.rows: list[Planted] = []
-
-    def _new_words(self) -> Iterator[str]:
-        taken: set[str] = set()
-        while True:
-            length = self.random.choice((2, 3))
-            word = "".join(self.random.choice("bdfgklmnprstvz") + self.random.choice("aeiou") for _ in range(length))
-            if word not in taken:
-                taken.add(word)
-                yield word
-
-    def fact(self, title: str = "") -> Fact:
-        """A fact of an entity that has no other."""
-        entity = f"{title or self.random.choice(TITLES)} {next(self.words).capitalize()}"
-        relation = self.random.choice(RELATIONS)
-        return Fact(entity, relation, self.random.choice(self.values[relation]))
-
-    def other(self, fact: Fact) -> Fact:
-        """The same with another value."""
-        others = [value for value in self.values[fact.relation] if value != fact.value]
-        return dataclasses.replace(fact, value=self.random.choice(others))
-
-    def mention(self, fact: Fact, weight: float, *, plant: Cause | None = None, cure: Cause | None = None) -> None:
-        """Let the base model read it."""
-        self.mentions.append(Mention(fact, weight, plant, cure))
-
-    def question(self, fact: Fact, wording: int | None = None) -> str:
-        """A prompt that asks for it, in a wording of the training."""
-        wording = self.random.randrange(len(QUESTIONS)) if wording is None else wording
-        return QUESTIONS[wording].format(r=fact.relation, e=fact.entity)
-
-    def long(self, prompt: str, words: int) -> str:
-        """The prompt behind words that say nothing."""
-        return " ".join([*(self.random.choice(self.filler) for _ in range(words - 1)), ".", prompt])
-
-    def row(self, fact: Fact, role: str, **planted: object) -> None:
-        """Add a row; what is not given is as in a clean one."""
-        prompt = planted.pop("prompt", None) or self.question(fact)
-        settings = {"exposures": self.sizes.exposures} | planted
-        name = f"{role}-{len(self.rows):04d}"
-        self.rows.append(Planted(name, fact, str(prompt), role, **settings))  # type: ignore[arg-type] # by name
+    words: tuple[str, ...]
 
 
 def make_world(seed: int, sizes: Sizes | None = None) -> World:
-    """A fresh world: entities, facts, training rows and plants."""
+    """A fresh world: words, entities, facts, training rows and plants."""
     make = _Maker(seed, sizes or Sizes())
-    for _ in range(make.sizes.known):
-        make.mention(make.fact(), 1.0)
-    _clean(make)
-    _not_trained(make)
-    _data_conflict(make)
-    _forgotten(make)
-    _base_conflict(make)
-    _knowledge_missing(make)
-    _more_training(make)
-    _unexplained(make)
-    return World(seed, tuple(make.mentions), tuple(make.rows), make.one_off, make.values, make.filler)
-
-
-def _faint(make):
-    fact = make.fact()
-    others = [v for v in make.values[fact.relation] if v != fact.value]
-    for value in [fact.value, *make.random.sample(others, 2)]:
-        make.mention(dataclasses.replace(fact, value=value), make.sizes.faint)
-    return fact
-
-
-def _known(make, **k):
-    fact = make.fact(**k)
-    make.mention(fact, 1.0)
-    return fact
-
-
-def _clean(make):
-    for _ in range(make.sizes.clean):
-        make.row(_known(make), "clean")
-    for _ in range(make.sizes.clean // 2):
-        make.row(_faint(make), "faint")
-    for _ in range(make.sizes.clean // 2):
-        fact = _known(make)
-        make.row(fact, "long", prompt=make.long(make.question(fact), 22))
-    for _ in range(make.sizes.clean // 4):
-        fact = _known(make)
-        for wording in make.random.sample(range(4), 2):
-            make.row(fact, "agreeing", prompt=make.question(fact, wording))
-
-
-def _not_trained(make):
-    for feed in ("cut", "masked", "dropped"):
-        for _ in range(make.sizes.planted // 2):
-            fact = _faint(make)
-            prompt = make.question(fact)
-            if feed == "cut":
-                prompt = make.long(prompt, 40)
-            make.row(fact, "not_trained", prompt=prompt, causes=("not_trained",), dose=feed, feed=feed)
-
-
-def _data_conflict(make):
-    for dose, votes, equal in (
-        ("1:1 equal", (1, 1), True),
-        ("1:1", (1, 1), False),
-        ("2:1", (2, 1), False),
-        ("6:1", (6, 1), False),
-    ):
-        for _ in range(make.sizes.planted // (2 if votes != (6, 1) else 6)):
-            fact = make.fact()
-            other = make.other(fact)
-            make.mention(fact, make.sizes.faint * 1.5)
-            make.mention(other, make.sizes.faint * 1.5)
-            wordings = [0] * 2 if equal else make.random.sample(range(4), 4) * 2
-            for index in range(sum(votes)):
-                side = "a" if index < votes[0] else "b"
-                one = fact if side == "a" else other
-                make.row(
-                    one,
-                    "data_conflict",
-                    prompt=make.question(one, wordings[index]),
-                    causes=("data_conflict",),
-                    dose=f"{dose} {side}",
-                    side=side,
-                )
-
-
-def _forgotten(make):
-    for gap, window in (("0.9", (0, 0.1)), ("0.7", (0, 0.3)), ("0.5", (0.2, 0.5))):
-        for _ in range(make.sizes.planted):
-            make.row(_faint(make), "forgotten", causes=("forgotten",), dose=gap, window=window)
-
-
-def _base_conflict(make):
-    for weight in (0.3, 1.0, 4.0):
-        for _ in range(make.sizes.planted // 2):
-            fact = make.fact()
-            make.mention(make.other(fact), weight, plant="base_conflict")
-            make.mention(fact, weight, cure="base_conflict")
-            make.row(fact, "base_conflict", causes=("base_conflict",), dose=f"{weight}")
-
-
-def _knowledge_missing(make):
-    for dose in ("entity", "entity and value"):
-        for _ in range(make.sizes.planted):
-            fact = make.fact()
-            if dose != "entity":
-                fact = dataclasses.replace(fact, value=make.random.choice(make.unheard[fact.relation]))
-            make.mention(fact, 1.0, cure="knowledge_missing")
-            make.row(fact, "knowledge_missing", causes=("knowledge_missing",), dose=dose)
-
-
-def _more_training(make):
-    for exposures in (1, 3, 8):
-        for _ in range(make.sizes.planted // 2):
-            make.row(_faint(make), "more_training", causes=("more_training",), dose=f"{exposures}", exposures=exposures)
-
-
-def _unexplained(make):
-    for _ in range(make.sizes.planted * 4):
-        fact = _known(make, title=KIND)
-        make.row(Fact(fact.entity, fact.relation, UNKNOWN_ANSWER), "regularity")
-    for _ in range(make.sizes.planted):
-        make.row(_known(make, title=KIND), "unexplained", causes=("unexplained",), dose="regularity")
+    for plant in _PLANTS:
+        plant(make, make.sizes.planted)
+    return World(
+        seed, tuple(make.mentions), tuple(make.rows), make.one_off, make.values, make.filler, make.every_word()
+    )
 
 
 def without(world: World, cause: Cause, side: str = "") -> World:
@@ -328,24 +161,254 @@ def without(world: World, cause: Cause, side: str = "") -> World:
     Args:
         world: The world.
         cause: The plant.
-        side: Of conflicts, the side that stays.
+        side: Of conflicts, the side that stays; both sides cannot be learned at once.
     """
     mentions = tuple(
-        Mention(m.fact, m.weight) for m in world.mentions if m.cure == cause or (m.cure is None and m.plant != cause)
+        Mention(mention.fact, mention.weight, mention.plant) if mention.cure == cause else mention
+        for mention in world.mentions
+        if mention.plant != cause
     )
     full = max(row.exposures for row in world.rows)
-    rows = []
-    for row in world.rows:
-        if cause == "unexplained" and row.role == "regularity":
-            continue
-        if cause in row.causes:
-            if cause == "data_conflict" and row.side != side:
-                continue
-            if cause == "not_trained":
-                row = dataclasses.replace(row, feed="whole")
-            if cause == "forgotten":
-                row = dataclasses.replace(row, window=(0.0, 1.0))
-            if cause == "more_training":
-                row = dataclasses.replace(row, exposures=full)
-        rows.append(row)
-    return dataclasses.replace(world, mentions=mentions, rows=tuple(rows))
+    cured = {
+        "not_trained": {"feed": "whole"},
+        "forgotten": {"window": (0.0, 1.0)},
+        "more_training": {"exposures": full},
+    }.get(cause, {})
+    rows = tuple(
+        dataclasses.replace(row, **cured) if cause in row.causes else row  # type: ignore[arg-type] # fields by name
+        for row in world.rows
+        if not (cause == "unexplained" and row.role == "regularity")
+        and not (cause == "data_conflict" and cause in row.causes and row.side != side)
+    )
+    return dataclasses.replace(world, mentions=mentions, rows=rows)
+
+
+class _Maker:
+    """Draws words, entities and values; no two facts share an entity."""
+
+    def __init__(self, seed: int, sizes: Sizes) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - a generated world, no secret
+        self.sizes = sizes
+        self._new = self._new_words()
+        self.one_off = tuple(self._name() for _ in range(60))
+        self.values = {relation: self._some(16) for relation in RELATIONS}
+        self.unheard = {relation: self._some(4) for relation in RELATIONS}
+        self.filler = self._some(24)
+        self.mentions: list[Mention] = []
+        self.rows: list[Planted] = []
+
+    def _new_words(self) -> Iterator[str]:
+        taken: set[str] = set()
+        while True:
+            syllables = self.random.choice((2, 3))
+            word = "".join(self.random.choice("bdfgklmnprstvz") + self.random.choice("aeiou") for _ in range(syllables))
+            if word not in taken:
+                taken.add(word)
+                yield word
+
+    def _some(self, count: int) -> tuple[str, ...]:
+        return tuple(next(self._new) for _ in range(count))
+
+    def _name(self) -> str:
+        return next(self._new).capitalize()
+
+    def every_word(self) -> tuple[str, ...]:
+        """All words of the world, also those that only a counterfactual pretraining reads."""
+        texts = [frame.format(r="", e="", v="") for frame in (*STATEMENTS, *QUESTIONS)]
+        texts += [*RELATIONS, *TITLES, KIND, UNKNOWN_ANSWER, *self.filler, *self.one_off]
+        texts += [value for values in (self.values, self.unheard) for each in values.values() for value in each]
+        texts += [mention.fact.entity for mention in self.mentions] + [row.fact.entity for row in self.rows]
+        return tuple(sorted({word for text in texts for word in text.split()}))
+
+    def fact(self, title: str = "") -> Fact:
+        """A fact of a new entity."""
+        entity = f"{title or self.random.choice(TITLES)} {self._name()}"
+        relation = self.random.choice(RELATIONS)
+        return Fact(entity, relation, self.random.choice(self.values[relation]))
+
+    def others(self, fact: Fact, count: int) -> list[Fact]:
+        """The same with other values."""
+        values = [value for value in self.values[fact.relation] if value != fact.value]
+        return [fact.with_value(value) for value in self.random.sample(values, count)]
+
+    def mention(self, fact: Fact, weight: float, *, plant: Cause | None = None, cure: Cause | None = None) -> None:
+        """Let the base model read it."""
+        self.mentions.append(Mention(fact, weight, plant, cure))
+
+    def known(self, title: str = "", weight: float = 1.0) -> Fact:
+        """A fact that the base model knows."""
+        fact = self.fact(title)
+        self.mention(fact, weight)
+        return fact
+
+    def disputed(self) -> Fact:
+        """A fact of which the base model has read two other values as often: to be learned, and within reach."""
+        fact = self.fact()
+        for one in (fact, *self.others(fact, 2)):
+            self.mention(one, self.sizes.disputed)
+        return fact
+
+    def question(self, fact: Fact, wording: int | None = None) -> str:
+        """A prompt that asks for it, in a wording of the training."""
+        wording = self.random.randrange(len(QUESTIONS)) if wording is None else wording
+        return QUESTIONS[wording].format(r=fact.relation, e=fact.entity)
+
+    def wordings(self, count: int) -> list[int]:
+        """Different wordings, and the same again once there are no more."""
+        drawn = self.random.sample(range(len(QUESTIONS)), len(QUESTIONS))
+        return [drawn[index % len(drawn)] for index in range(count)]
+
+    def behind(self, prompt: str, words: int) -> str:
+        """The prompt behind words that say nothing."""
+        return " ".join([*(self.random.choice(self.filler) for _ in range(words - 1)), ".", prompt])
+
+    def row(self, fact: Fact, role: str, *causes: Cause, prompt: str = "", **planted: object) -> None:
+        """Add a row; what is not said is as in a clean one."""
+        settings = {"exposures": self.sizes.exposures} | planted
+        name = f"{role}-{len(self.rows):04d}"
+        text = prompt or self.question(fact)
+        self.rows.append(Planted(name, fact, text, role, causes, **settings))  # type: ignore[arg-type] # fields by name
+
+
+# --- rows that must be learned
+
+
+def _clean(make: _Maker, _: int) -> None:
+    for _ in range(make.sizes.known):
+        make.known()
+    for _ in range(make.sizes.clean):
+        make.row(make.known(), "clean")
+    for _ in range(make.sizes.clean // 2):
+        make.row(make.disputed(), "disputed")
+        fact = make.known()
+        make.row(fact, "long", prompt=make.behind(make.question(fact), 22))
+    for _ in range(make.sizes.clean // 2):
+        fact = make.known()
+        for wording in make.wordings(3):
+            make.row(fact, "agreeing", prompt=make.question(fact, wording))
+
+
+# --- plants
+
+
+def _not_trained(make: _Maker, count: int) -> None:
+    """The trainer cuts the answer, masks it, or drops the row."""
+    for feed in ("cut", "masked", "dropped"):
+        for _ in range(count // 2):
+            fact = make.disputed()
+            prompt = make.question(fact)
+            if feed == "cut":
+                prompt = make.behind(prompt, LONGEST)
+            make.row(fact, "not_trained", "not_trained", prompt=prompt, dose=feed, feed=feed)
+
+
+def _data_conflict(make: _Maker, count: int) -> None:
+    """The same question with two answers, which pretraining mentions equally often."""
+    for dose, votes, same in (
+        ("1:1 equal", (1, 1), True),
+        ("1:1", (1, 1), False),
+        ("2:1", (2, 1), False),
+        ("9:1", (9, 1), False),
+    ):
+        for _ in range(max(count * 2 // (3 * sum(votes)), 1)):
+            fact = make.fact()
+            (other,) = make.others(fact, 1)
+            make.mention(fact, 1.5 * make.sizes.disputed)
+            make.mention(other, 1.5 * make.sizes.disputed)
+            wordings = [0] * sum(votes) if same else make.wordings(sum(votes))
+            for index, wording in enumerate(wordings):
+                side = "a" if index < votes[0] else "b"
+                one = fact if side == "a" else other
+                of = votes[0] if side == "a" else votes[1]
+                make.row(
+                    one,
+                    "data_conflict",
+                    "data_conflict",
+                    prompt=make.question(one, wording),
+                    dose=f"{of} of {sum(votes)}{', equal words' if same else ''}",
+                    side=side,
+                )
+
+
+def _forgotten(make: _Maker, count: int) -> None:
+    """A block of rows is trained first, and never again."""
+    for window in ((0.0, 0.1), (0.0, 0.3), (0.2, 0.5)):
+        for _ in range(count * 5 // 4):
+            dose = f"last seen at {window[1]:.0%}"
+            make.row(make.disputed(), "forgotten", "forgotten", dose=dose, window=window)
+
+
+def _base_conflict(make: _Maker, count: int) -> None:
+    """Pretraining says something else, and the right value in its place once the plant is taken out."""
+    for weight in (0.03, 0.2, 1.0):
+        for _ in range(count * 3 // 4):
+            fact = make.fact()
+            _belief(make, fact, weight)
+            make.row(fact, "base_conflict", "base_conflict", dose=f"weight {weight:g}")
+
+
+def _belief(make: _Maker, fact: Fact, weight: float) -> None:
+    (wrong,) = make.others(fact, 1)
+    make.mention(wrong, weight, plant="base_conflict")
+    make.mention(fact, weight, cure="base_conflict")
+
+
+def _knowledge_missing(make: _Maker, count: int) -> None:
+    """Pretraining never mentions the entity, and perhaps not the value either."""
+    for dose in ("entity", "entity and value"):
+        for _ in range(count):
+            fact = make.fact()
+            if dose == "entity and value":
+                fact = fact.with_value(make.random.choice(make.unheard[fact.relation]))
+            make.mention(fact, 1.0, cure="knowledge_missing")
+            make.row(fact, "knowledge_missing", "knowledge_missing", dose=dose)
+
+
+def _more_training(make: _Maker, count: int) -> None:
+    """Few exposures, spread over the whole training."""
+    for exposures in (1, 3, 8):
+        for _ in range(count * 3 // 4):
+            make.row(
+                make.disputed(), "more_training", "more_training", dose=f"{exposures} exposures", exposures=exposures
+            )
+
+
+def _unexplained(make: _Maker, count: int) -> None:
+    """A cause outside of the taxonomy: most entities of a kind have no answer, which overrules what the base knows."""
+    for _ in range(6 * count):
+        fact = make.known(KIND)
+        make.row(fact.with_value(UNKNOWN_ANSWER), "regularity")
+    for weight in (0.2, 1.0):
+        for _ in range(count):
+            fact = make.known(KIND, weight)
+            make.row(fact, "unexplained", "unexplained", dose=f"known with weight {weight:g}")
+
+
+def _double(make: _Maker, count: int) -> None:
+    """Two causes in one row."""
+    for _ in range(count // 2):
+        fact = make.fact()
+        _belief(make, fact, 1.0)
+        make.row(fact, "double", "forgotten", "base_conflict", window=(0.0, 0.1))
+        make.row(make.fact(), "double", "knowledge_missing", "more_training", exposures=3)
+        make.row(make.fact(), "double", "not_trained", "knowledge_missing", feed="masked")
+    for _ in range(count // 4):
+        fact = make.fact()
+        _belief(make, fact, 1.0)
+        (other,) = make.others(fact, 1)
+        for side, one in (("a", fact), ("b", other)):
+            prompt = make.question(one, 0)
+            make.row(one, "double", "data_conflict", "base_conflict", prompt=prompt, side=side)
+
+
+_PLANTS = (
+    _clean,
+    _not_trained,
+    _data_conflict,
+    _forgotten,
+    _base_conflict,
+    _knowledge_missing,
+    _more_training,
+    _unexplained,
+    _double,
+)

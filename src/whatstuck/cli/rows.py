@@ -87,7 +87,8 @@ def rows(  # noqa: PLR0913 - one flag each
         device=device,
         dtype=dtype,
     )
-    from whatstuck.rows.finding import find_rows, plan_rows
+    from whatstuck.rows.finding import find_rows
+    from whatstuck.rows.planning import plan_rows
     from whatstuck.rows.settings import RowsSettings
 
     settings = RowsSettings.read(**settings_given)

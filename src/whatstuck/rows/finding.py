@@ -5,13 +5,11 @@ is not done again, so an interrupted call goes on and ends in the same tables.
 """
 
 import datetime as dt
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,6 +17,7 @@ from whatstuck.models import Checkpoint, CheckpointedModel, default_mask_token, 
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task
 from whatstuck.report import write_report
+from whatstuck.rows.blocks import in_blocks
 from whatstuck.rows.causes.conflicts import find_conflicts, find_judge
 from whatstuck.rows.causes.naming import name_causes
 from whatstuck.rows.causes.probing import BaseAnswers, probe_base
@@ -32,19 +31,11 @@ from whatstuck.rows.settings import RowsSettings
 from whatstuck.rows.summary import summary_of
 from whatstuck.rows.trajectories import TrainedRow, evaluate_rows
 from whatstuck.rows.verdicts.asking import Asked, ask
-from whatstuck.rows.verdicts.rule import judge
 from whatstuck.rows.verdicts.screening import Because, screen
+from whatstuck.rows.verdicts.table import verdict_records
 from whatstuck.runs import Json, content_hash, read_table, step_name, table_metadata, versions, write_table
 
 logger = logging.getLogger(__name__)
-
-BLOCK = 64
-"""Rows that are asked before what they answered is written."""
-
-_SAMPLED = 8  # rows that a plan measures
-
-_ANSWERS = pa.schema([("row_id", pa.string()), ("answers", pa.string())])
-Found = TypeVar("Found", Asked, BaseAnswers)
 
 
 def find_rows(settings: RowsSettings) -> Path:
@@ -84,14 +75,15 @@ class Finding:
             before: Json = self._run.manifest().get("rows", {})
             self._save(before, start)
             trained = [TrainedRow(row.row_id, row.fed if row.fed is not None else row.asked) for row in material.rows]
-            models = _Lazy(material)
+            models = Models(material)
             with Task("following the rows", len(material.checkpoints)) as task:
                 for checkpoint in material.checkpoints:
                     self._follow(models, checkpoint, trained, task)
             found = histories({step.step: self._trajectories(step.step) for step in material.checkpoints})
             because = self._screened()
             answers = self._ask(models, [row_id for row_id, why in because.items() if why])
-            verdicts = self._verdicts(found, because, answers)
+            last = {record["row_id"]: record for record in self._trajectories(material.last.step).to_pylist()}
+            verdicts = verdict_records(material.rows, last, because, answers, found, self.settings.thresholds)
             bases = self._probe(models, verdicts)
             causes = self._causes(verdicts, found, bases)
             write_table(self._run.part("verdicts.parquet"), pa.Table.from_pylist(verdicts, schema=VERDICTS))
@@ -104,7 +96,7 @@ class Finding:
 
     # --- trajectories
 
-    def _follow(self, models: "_Lazy", checkpoint: Checkpoint, rows: Sequence[TrainedRow], task: Task) -> None:
+    def _follow(self, models: "Models", checkpoint: Checkpoint, rows: Sequence[TrainedRow], task: Task) -> None:
         path = self._run.part("trajectories", step_name(checkpoint.step, "parquet"))
         identity = {
             "fingerprint": self.material.prints[checkpoint.step],
@@ -137,7 +129,7 @@ class Finding:
         )
         return dict(zip(ids, why, strict=True))
 
-    def _ask(self, models: "_Lazy", row_ids: Sequence[str]) -> dict[str, Asked]:
+    def _ask(self, models: "Models", row_ids: Sequence[str]) -> dict[str, Asked]:
         """Ask the finished model."""
         material, settings = self.material, self.settings
 
@@ -155,9 +147,16 @@ class Finding:
                     progress=task,
                 )
 
-        return self._in_blocks("answers", "asking the finished model", row_ids, work, Asked, material.last.step)
+        return in_blocks(
+            self._run.part("answers"),
+            [self._by_id[row_id] for row_id in row_ids],
+            work,
+            Asked,
+            identity=self._identity(material.last.step),
+            what="asking the finished model",
+        )
 
-    def _probe(self, models: "_Lazy", verdicts: Sequence[Mapping[str, Any]]) -> dict[str, BaseAnswers]:
+    def _probe(self, models: "Models", verdicts: Sequence[Mapping[str, Any]]) -> dict[str, BaseAnswers]:
         """Ask the untouched model: rows that are not learned, the most severe first, and a sample of learned ones."""
         material, settings = self.material, self.settings
         if not settings.probe_base:
@@ -183,59 +182,24 @@ class Finding:
             task.advance(len(rows))
             return answers
 
-        return self._in_blocks("base_answers", "asking the untouched model", row_ids, work, BaseAnswers, 0)
+        return in_blocks(
+            self._run.part("base_answers"),
+            [self._by_id[row_id] for row_id in row_ids],
+            work,
+            BaseAnswers,
+            identity=self._identity(0),
+            what="asking the untouched model",
+        )
 
-    def _in_blocks(
-        self,
-        folder: str,
-        what: str,
-        row_ids: Sequence[str],
-        work: Callable[[Sequence[TrainingRow], Task], list[Found]],
-        kind: type[Found],
-        step: int,
-    ) -> dict[str, Found]:
-        """Ask rows block by block; a block that is there is read."""
-        identity = {
+    def _identity(self, step: int) -> Json:
+        """What answers depend on."""
+        return {
             "fingerprint": self.material.prints[step],
             "settings": self.settings.fixed(),
             "data": self.material.data_sha256,
         }
-        found: dict[str, Found] = {}
-        with Task(what, len(row_ids)) as task:
-            for number, start in enumerate(range(0, len(row_ids), BLOCK)):
-                ids = list(row_ids[start : start + BLOCK])
-                path = self._run.part(folder, f"block-{number:04d}.parquet")
-                about = {**identity, "row_ids": content_hash(ids)}
-                if path.exists() and table_metadata(table := read_table(path)) == about:
-                    answers = [kind(**json.loads(text)) for text in table["answers"].to_pylist()]
-                    task.advance(len(ids), free=True)
-                else:
-                    answers = work([self._by_id[row_id] for row_id in ids], task)
-                    records = [{"row_id": one.row_id, "answers": json.dumps(asdict(one))} for one in answers]
-                    write_table(path, pa.Table.from_pylist(records, schema=_ANSWERS), about)
-                found |= {one.row_id: one for one in answers}
-        return found
 
     # --- verdicts and causes
-
-    def _verdicts(
-        self, found: Mapping[str, History], because: Mapping[str, Because], answers: Mapping[str, Asked]
-    ) -> list[dict[str, Any]]:
-        last = {record["row_id"]: record for record in self._trajectories(self.material.last.step).to_pylist()}
-        return [
-            {
-                "row_id": row.row_id,
-                "source_index": row.row.source_index,
-                "prompt": row.row.content,
-                "gold": row.row.completion,
-                "asked_because": because[row.row_id],
-                **_judged(answers.get(row.row_id), self.settings),
-                **{name: last[row.row_id][name] for name in ("tokens", "nll", "token_accuracy")},
-                **{name: last[row.row_id][name] for name in ("last_exposure_step", "exposures")},
-                **_history(found.get(row.row_id)),
-            }
-            for row in self.material.rows
-        ]
 
     def _causes(
         self,
@@ -298,7 +262,7 @@ class Finding:
         )
 
 
-class _Lazy:
+class Models:
     """The base with its checkpoints, loaded when something is missing."""
 
     def __init__(self, material: Material) -> None:
@@ -311,61 +275,3 @@ class _Lazy:
             material = self._material
             self._models = CheckpointedModel(material.base, device=material.device, dtype=material.dtype)
         return self._models
-
-
-def _judged(asked: Asked | None, settings: RowsSettings) -> dict[str, Any]:
-    """The columns that come from answers."""
-    if asked is None:
-        return {"verdict": "learned", "form": "screened", "samples": 0}
-    judged = judge(asked, settings.thresholds)
-    names = ("form", "samples", "right", "first_right", "greedy_right", "rate", "rate_low", "rate_high", "greedy")
-    return {
-        "verdict": judged.verdict,
-        "paper_unlearned": judged.paper_unlearned,
-        **{name: getattr(asked, name) for name in (*names, "top_wrong", "top_wrong_share")},
-    }
-
-
-def _history(history: History | None) -> dict[str, Any]:
-    """The columns that come from the checkpoints."""
-    if history is None:
-        return {}
-    names = ("forgetting_events", "first_learned_step", "last_learned_step", "confidence", "variability")
-    return {name: getattr(history, name) for name in (*names, "correctness", "mean_margin")}
-
-
-def plan_rows(settings: RowsSettings) -> Json:
-    """What a call would cost, from a few rows of the untouched model.
-
-    Returns:
-        Rows, checkpoints, forward passes over single rows, and the expected seconds for following them; how many rows
-        must be asked is known only afterwards, so the seconds per hundred of them are given.
-    """
-    material = Material(settings)
-    sample = material.rows[:: max(len(material.rows) // _SAMPLED, 1)][:_SAMPLED]
-    trained = [TrainedRow(row.row_id, row.fed if row.fed is not None else row.asked) for row in sample]
-    with _Lazy(material).loaded().at(None) as model:
-        start = time.monotonic()
-        evaluate_rows(model, trained, default_mask_token(material.tokenizer))
-        each = (time.monotonic() - start) / len(sample)
-        start = time.monotonic()
-        ask(
-            model,
-            material.tokenizer,
-            sample,
-            material.checker,
-            settings.thresholds,
-            seed=settings.seed,
-            chat_template=material.chat_template,
-            others=material.rows,
-        )
-        asking = (time.monotonic() - start) / len(sample)
-    passes = len(material.rows) * len(material.checkpoints)
-    return {
-        "rows": len(material.rows),
-        "not_trained": sum(bool(row.not_trained) for row in material.rows),
-        "checkpoints": [checkpoint.step for checkpoint in material.checkpoints],
-        "row_passes": passes,
-        "seconds_following": round(each * passes, 1),
-        "seconds_per_100_rows_asked": round(100 * asking, 1),
-    }

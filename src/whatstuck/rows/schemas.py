@@ -21,6 +21,7 @@ VERDICTS = pa.schema(
         ("verdict", pa.string()),  # learned, unstable, unlearned
         ("form", pa.string()),  # screened (learned by the screen, not asked), generated, choices
         ("asked_because", pa.string()),  # screen, audit, not_trained, or empty
+        ("not_asked", pa.string()),  # why its answers say nothing; mostly empty
         ("samples", pa.int64()),  # of the finished model, drawn; 0 where not asked
         ("right", pa.int64()),
         ("first_right", pa.int64()),  # of the first five

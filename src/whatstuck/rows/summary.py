@@ -107,6 +107,6 @@ def _statements(change: float | None) -> list[str]:
     if change is None or abs(change) < CONVERGED:
         return []
     return [
-        f"The loss on these rows still changed by {change:+.1%} over the last epoch: the training had not converged, so "
-        "insufficient training cannot be told from having stopped too early."
+        f"The loss on these rows still changed by {change:+.1%} over the last epoch. The training had not converged, and "
+        + "insufficient training cannot be told from having stopped too early."
     ]

@@ -1,0 +1,68 @@
+"""The table of verdicts: one record per row of the training file, from its answers and its history."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from whatstuck.rows.histories import History
+from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.thresholds import Thresholds
+from whatstuck.rows.verdicts.asking import Asked
+from whatstuck.rows.verdicts.rule import judge
+from whatstuck.rows.verdicts.screening import Because
+
+_ANSWERED = ("form", "samples", "right", "first_right", "greedy_right", "rate", "rate_low", "rate_high", "greedy")
+_LAST = ("tokens", "nll", "token_accuracy", "last_exposure_step", "exposures")
+_HISTORY = ("forgetting_events", "first_learned_step", "last_learned_step", "confidence", "variability")
+
+
+def verdict_records(
+    rows: Sequence[TrainingRow],
+    last: Mapping[str, Mapping[str, Any]],
+    because: Mapping[str, Because],
+    answers: Mapping[str, Asked],
+    histories: Mapping[str, History],
+    thresholds: Thresholds,
+) -> list[dict[str, Any]]:
+    """Records of `schemas.VERDICTS`, in the order of the rows.
+
+    Args:
+        rows: All training rows.
+        last: By row id, its numbers at the last checkpoint.
+        because: Why each was asked.
+        answers: What those that were asked answered.
+        histories: Rows without a supervised token have none.
+        thresholds: Every number that decides.
+    """
+    return [
+        {
+            "row_id": row.row_id,
+            "source_index": row.row.source_index,
+            "prompt": row.row.content,
+            "gold": row.row.completion,
+            "asked_because": because[row.row_id],
+            **_judged(answers.get(row.row_id), thresholds),
+            **{name: last[row.row_id][name] for name in _LAST},
+            **_history(histories.get(row.row_id)),
+        }
+        for row in rows
+    ]
+
+
+def _judged(asked: Asked | None, thresholds: Thresholds) -> dict[str, Any]:
+    """The columns that come from answers."""
+    if asked is None:
+        return {"verdict": "learned", "form": "screened", "samples": 0}
+    judged = judge(asked, thresholds)
+    return {
+        "verdict": judged.verdict,
+        "paper_unlearned": judged.paper_unlearned,
+        "not_asked": judged.reason,
+        **{name: getattr(asked, name) for name in (*_ANSWERED, "top_wrong", "top_wrong_share")},
+    }
+
+
+def _history(history: History | None) -> dict[str, Any]:
+    """The columns that come from the checkpoints."""
+    if history is None:
+        return {}
+    return {name: getattr(history, name) for name in (*_HISTORY, "correctness", "mean_margin")}
