@@ -106,7 +106,8 @@ def _statements(change: float | None) -> list[str]:
     """Sentences that the numbers carry."""
     if change is None or abs(change) < CONVERGED:
         return []
-    return [
-        f"The loss on these rows still changed by {change:+.1%} over the last epoch. The training had not converged, and "
-        + "insufficient training cannot be told from having stopped too early."
-    ]
+    sentence = (
+        f"The loss on these rows still changed by {change:+.1%} over the last epoch: the training had not converged, "
+        "so insufficient training cannot be told from having stopped too early."
+    )
+    return [sentence]
