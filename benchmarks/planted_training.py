@@ -254,13 +254,14 @@ def finetune(
             tables[step] = with_exposures(table, counts)
 
     probe(0)
-    learn(model, [[fed[row_id] for row_id in batch] for batch in batches], recipe.rate, after=probe)
+    learn(model, ([fed[row_id] for row_id in batch] for batch in batches), len(batches), recipe.rate, after=probe)
     return Tuned(model.eval(), tables)
 
 
 def learn(
     model: LlamaForCausalLM,
-    batches: Sequence[Sequence[TokenRow]],
+    batches: Iterable[Sequence[TokenRow]],
+    steps: int,
     rate: float,
     *,
     lowest: float = 0.1,
@@ -270,13 +271,14 @@ def learn(
 
     Args:
         model: Is changed.
-        batches: One per step.
+        batches: One per step, each taken when its step begins.
+        steps: Their number.
         rate: Peak learning rate; it falls linearly.
         lowest: Share of it that it ends with; 1 keeps it.
         after: Called with the number of each finished step.
     """
     model.get_input_embeddings().requires_grad_(False)  # noqa: FBT003 - torch's own signature
-    learner = _Learner(model, rate, len(batches), lowest=lowest)
+    learner = _Learner(model, rate, steps, lowest=lowest)
     for step, batch in enumerate(batches, start=1):
         learner.step(*_collated(batch, model.config.pad_token_id))
         after(step)

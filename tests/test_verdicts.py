@@ -57,10 +57,12 @@ def test_screen_says_why() -> None:
     nll = [0.1 + 0.001 * i for i in range(100)]  # median 0.1495, MAD 0.025
     accuracy: list[float | None] = [1.0] * 100
     nll[99], accuracy[3], accuracy[4], accuracy[5] = 0.2001, 0.89, None, math.nan
-    found = screen(ids, nll, accuracy, DEFAULT, not_trained={"r7", "r3"}, seed=0)
+    small = Thresholds(audit_least=0)
+    found = screen(ids, nll, accuracy, small, not_trained={"r7", "r3"}, seed=0)
     assert [i for i, why in enumerate(found) if why == "not_trained"] == [3, 7]
     assert [i for i, why in enumerate(found) if why == "screen"] == [4, 5, 99]
     assert found.count("audit") == 5  # a twentieth of 95, rounded up
+    assert screen(ids, nll, accuracy, DEFAULT, not_trained={"r7", "r3"}, seed=0).count("audit") == 30
     assert screen(ids, [None, *nll[1:]], accuracy, DEFAULT, seed=0)[0] == "screen"
 
 
@@ -77,9 +79,10 @@ def test_audit_depends_on_seed_and_ids_alone() -> None:
     first = screen(ids, [0.1] * 200, [1.0] * 200, DEFAULT, seed=1)
     back = screen(ids[::-1], [0.1] * 200, [1.0] * 200, DEFAULT, seed=1)[::-1]
     assert first == back
-    assert first.count("audit") == 10
+    assert first.count("audit") == 30
+    assert screen(ids * 4, [0.1] * 800, [1.0] * 800, DEFAULT, seed=1).count("audit") == 40
     assert screen(ids, [0.1] * 200, [1.0] * 200, DEFAULT, seed=2) != first
-    assert screen(["a"], [0.1], [1.0], DEFAULT, seed=1) == ["audit"]  # at least one, if any is left
+    assert screen(["a"], [0.1], [1.0], DEFAULT, seed=1) == ["audit"]  # all, if so few are left
     assert screen([], [], [], DEFAULT, seed=1) == []
     assert screen(["a"], [math.nan], [1.0], DEFAULT, seed=1) == ["screen"]
 

@@ -13,7 +13,8 @@ class Thresholds(BaseModel):
     Attributes:
         screen_accuracy: A row below this share of right tokens is asked (design).
         screen_mads: So is one whose loss is this many median absolute deviations above the median (design).
-        audit_share: Share of the remaining rows that is asked too, to estimate what the screen misses (design).
+        audit_share: Share of the others that is asked too, to estimate what the screen misses; 0: none (design).
+        audit_least: Rows of that sample at least, as far as there are so many (design).
         first_samples: Answers drawn first; the paper's own rule looks at these (2604.10079 §3.1.3).
         samples: Answers in all where at most one of the first is right; 0 of 16 has an upper 95 % bound below 0.2.
         temperature: Of the finished model's answers (2604.10079 gives none; design).
@@ -51,6 +52,7 @@ class Thresholds(BaseModel):
     screen_accuracy: float = Field(default=0.9, ge=0, le=1)
     screen_mads: float = Field(default=2.0, ge=0)
     audit_share: float = Field(default=0.05, ge=0, le=1)
+    audit_least: int = Field(default=30, ge=0)
     first_samples: int = Field(default=5, ge=1)
     samples: int = Field(default=16, ge=1)
     temperature: float = Field(default=0.7, gt=0)

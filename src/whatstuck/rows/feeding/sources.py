@@ -52,9 +52,9 @@ class Source:
     def sentence(self) -> str:
         """What is known, for a reader."""
         if self.kind == "whatstuck":
-            return f"what {self._name} records was prepared again, exactly as it was trained"
+            return f"the training that is recorded in “{self._name}” was prepared again, exactly as it was fed"
         if self.kind == "trl":
-            return f"TRL prepared the rows again with the settings of {self._name}"
+            return f"TRL prepared the rows again with the settings of “{self._name}”"
         return "nothing says how the rows were fed: they are taken to have been fed whole, as they are asked"
 
 

@@ -32,7 +32,7 @@ def screen(
         row_ids: The rows.
         nll: Loss of each at the last checkpoint, nats per token; None or NaN where it is not known: then it is asked.
         token_accuracy: Share of right tokens, likewise.
-        thresholds: `screen_mads`, `screen_accuracy`, `audit_share`.
+        thresholds: `screen_mads`, `screen_accuracy`, `audit_share`, `audit_least`.
         not_trained: Ids of rows that failed gate 0.
         seed: Of the audit, which depends on seed and ids alone.
 
@@ -49,7 +49,8 @@ def screen(
         if row_id in not_trained:
             chosen[index] = "not_trained"
     rest = sorted((i for i, why in enumerate(chosen) if not why), key=lambda i: (seed_of(seed, row_ids[i]), i))
-    for index in rest[: math.ceil(thresholds.audit_share * len(rest))]:
+    share = thresholds.audit_share
+    for index in rest[: max(math.ceil(share * len(rest)), thresholds.audit_least) if share else 0]:
         chosen[index] = "audit"
     return chosen
 
