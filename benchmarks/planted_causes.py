@@ -1,15 +1,17 @@
 """Whether the causes that whatstuck names are true: planted ones, in a small model that we pretrain and fine-tune.
 
 A fresh world (planted_world.py) gives a base model its knowledge and training rows their reasons to fail. The product
-looks at the finished model, its checkpoints, the rows as they were fed and the base model, and names causes; it is told
-nothing of the plants. A plant counts only if it is confirmed: the row does not stick, nor in a plain re-run with another
-order, and it does stick in a re-run without that plant (whole answers; one side of each conflict; every row spread over
-the training; right values, or the missing facts, in the pretraining; full exposures; no regularity). Whether a row
-sticks is not what the product says but exact: the most likely answer is right, and drawn with probability 0.8.
+looks at the finished model, its checkpoints, the rows as they were fed and the base model, and names causes; it is
+told nothing of the plants. A plant counts only if it is confirmed: the row is lost, it does not stick in a plain
+re-run with another order either, and it does stick in a re-run without that plant (whole answers; one side of each
+conflict; every row spread over the training; right values, or the missing facts, in the pretraining; full exposures;
+no regularity). Whether a row sticks is not what the product says but exact: the most likely answer is right, and drawn
+with a probability of at least 0.8. It is lost if the most likely answer is wrong. What is in between does not stick
+either, and is to be detected.
 
 Macro-F1 is over the confirmed rows of the causes 0, I to V and unexplained, beside three others: the order that the
-paper prints, a guess from losses alone, and the most frequent cause for all. Intervals are 95 % bootstrap intervals over
-entities. Thresholds are those of the product; seeds 0 to 9 were for building this, others are fresh.
+paper prints, a guess from losses alone, and the most frequent cause for all. Intervals are 95 % bootstrap intervals
+over entities. Thresholds are those of the product; seeds 0 to 9 were for building this, others are fresh.
 
     python benchmarks/planted_causes.py [--seed N] [--json] [--matrix]
 
@@ -30,6 +32,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from planted_diagnosis import THRESHOLDS, Diagnosis, diagnose, gated
+from planted_matrix import matrix, matrix_table
 from planted_scores import CLASSES, LEARNED, Estimate, Named, confusion, majority, score, share, table_of
 from planted_training import PROBES, Recipe, Tuned, finetune, make_tokenizer, pretrain, success, training_rows
 from planted_world import Planted, Sizes, World, make_world, without
@@ -65,6 +68,7 @@ class Experiment:
         rows: The training rows, with the tests of gate 0 that they fail.
         tuned: The finished model with its trajectories.
         stuck: Row id to whether it sticks in the finished model.
+        lost: Ids of the rows whose most likely answer is wrong there.
         again: The same of a plain re-run with another order.
         cured: Cause to the same of the re-run without its plants.
     """
@@ -75,12 +79,13 @@ class Experiment:
     rows: list[TrainingRow]
     tuned: Tuned
     stuck: Mapping[str, bool]
+    lost: frozenset[str]
     again: Mapping[str, bool] = field(default_factory=dict)
     cured: dict[Cause, dict[str, bool]] = field(default_factory=dict)
 
     def confirmed(self, row: Planted) -> bool:
         """Whether the one plant of a row is why it does not stick."""
-        if len(row.causes) != 1 or self.stuck[row.row_id] or self.again[row.row_id]:
+        if len(row.causes) != 1 or row.row_id not in self.lost or self.again[row.row_id]:
             return False
         return self.cured[row.causes[0]].get(row.row_id, False)
 
@@ -94,7 +99,9 @@ def experiment(seed: int, sizes: Sizes, recipe: Recipe) -> Experiment:
     say("fine-tuning")
     rows = gated(training_rows(world, tokenizer), tokenizer, base.config.max_position_embeddings)
     tuned = finetune(base, world, rows, recipe, seed, probes=PROBES)
-    return Experiment(world, tokenizer, base, rows, tuned, stick(tuned.model, rows))
+    exact = success(tuned.model, rows, THRESHOLDS.temperature)
+    lost = frozenset(row_id for row_id, (right, _) in exact.items() if not right)
+    return Experiment(world, tokenizer, base, rows, tuned, stick(tuned.model, rows), lost)
 
 
 def confirm(it: Experiment, recipe: Recipe) -> None:
@@ -227,6 +234,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say("diagnosing")
     tables, model = it.tuned.tables, it.tuned.model
     said = diagnose(it.base, model, tables, it.rows, it.tokenizer, seed=options.seed)
+    if options.matrix:
+        named = {row_id: str(record["cause"]) for row_id, record in said.causes.items()}
+        parts = (it.base, it.world, it.rows, it.tokenizer, named, said.conflicts, recipe, stick)
+        print(matrix_table(matrix(*parts, seed=options.seed + 1)))
+        return
     found = report(it, said)
     if options.json:
         print(line_of(found, options.seed, time.perf_counter() - began))

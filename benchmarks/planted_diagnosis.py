@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from whatstuck.models.generating import seed_of
 from whatstuck.rows.causes.attribution import loss_only, printed_order
-from whatstuck.rows.causes.conflicts import find_conflicts
+from whatstuck.rows.causes.conflicts import Conflicts, find_conflicts
 from whatstuck.rows.causes.names import Cause
 from whatstuck.rows.causes.naming import name_causes
 from whatstuck.rows.causes.probing import probe_base
@@ -22,15 +22,13 @@ from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.thresholds import Thresholds
 from whatstuck.rows.verdicts.answers import find_checker
 from whatstuck.rows.verdicts.asking import ask
-from whatstuck.rows.verdicts.rule import judge
 from whatstuck.rows.verdicts.screening import screen
+from whatstuck.rows.verdicts.table import verdict_records
 
 THRESHOLDS = Thresholds(base_shots=0)
 """Those of the product, but for one: a model that has never read two questions in a row learns nothing from examples
-in its prompt, so the base is asked as the finished model is."""
+in its prompt. So the base is asked as the finished model is, and answers as often as it would to several prompts."""
 CHECKER = "exact"
-PROMPTS = 4
-"""How many times more answers the base draws to its only prompt, to have as many as with several prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,7 @@ class Diagnosis:
     Attributes:
         verdicts: Row id to verdict.
         asked_because: Row id to why it was asked; empty where it was not.
+        conflicts: Rows that contradict each other.
         causes: Record of `schemas.UNLEARNED` of every row that is not learned.
         printed: The same rows by the order that the paper prints.
         by_loss: And by losses alone.
@@ -47,6 +46,7 @@ class Diagnosis:
 
     verdicts: Mapping[str, str]
     asked_because: Mapping[str, str]
+    conflicts: Conflicts
     causes: Mapping[str, Mapping[str, Any]]
     printed: Mapping[str, Cause]
     by_loss: Mapping[str, Cause]
@@ -90,41 +90,32 @@ def diagnose(
     checker = find_checker(CHECKER)
     followed = histories(tables)
     last = {record["row_id"]: record for record in tables[max(tables)].to_pylist()}
-    because = dict(
-        zip(
-            last,
-            screen(
-                list(last),
-                [record["nll"] for record in last.values()],
-                [record["token_accuracy"] for record in last.values()],
-                thresholds,
-                not_trained={row.row_id for row in rows if row.not_trained},
-                seed=seed,
-            ),
-            strict=True,
-        )
+    why = screen(
+        list(last),
+        [record["nll"] for record in last.values()],
+        [record["token_accuracy"] for record in last.values()],
+        thresholds,
+        not_trained={row.row_id for row in rows if row.not_trained},
+        seed=seed,
     )
+    because = dict(zip(last, why, strict=True))
     doubtful = [row for row in rows if because[row.row_id]]
     answers = {one.row_id: one for one in ask(finished, tokenizer, doubtful, checker, thresholds, seed=seed)}
-    verdicts: list[dict[str, Any]] = []
-    for row in rows:
-        record = {"row_id": row.row_id, "source_index": row.row.source_index, "verdict": "learned"}
-        if (asked := answers.get(row.row_id)) is not None:
-            names = ("rate", "greedy_right", "greedy", "top_wrong", "top_wrong_share")
-            record |= {"verdict": judge(asked, thresholds).verdict} | {name: getattr(asked, name) for name in names}
-        verdicts.append(record | {name: last[row.row_id][name] for name in ("tokens", "nll", "token_accuracy")})
+    verdicts = verdict_records(rows, last, because, answers, followed, thresholds)
     verdict_of = {record["row_id"]: record["verdict"] for record in verdicts}
     wrong = [row for row in rows if verdict_of[row.row_id] != "learned"]
-    right = sorted((row for row in rows if row not in wrong), key=lambda row: seed_of(seed, row.row_id))
-    probed = [*wrong, *right[: thresholds.base_learned]] if wrong else []
-    more = thresholds.model_copy(update={"base_samples": PROMPTS * thresholds.base_samples})
-    bases = {one.row_id: one for one in probe_base(base, tokenizer, probed, rows, checker, more, seed=seed)}
+    right = [row for row in rows if verdict_of[row.row_id] == "learned"] if wrong else []
+    sample = sorted(right, key=lambda row: seed_of(seed, row.row_id))[: thresholds.base_learned]
+    more = thresholds.model_copy(update={"base_samples": thresholds.base_prompts * thresholds.base_samples})
+    probed = probe_base(base, tokenizer, [*wrong, *sample], rows, checker, more, seed=seed)
+    bases = {one.row_id: one for one in probed}
     conflicts = find_conflicts(rows, thresholds, checker=checker)
     causes = name_causes(rows, verdicts, followed, bases, conflicts, thresholds).to_pylist()
     ids = [row.row_id for row in wrong]
     return Diagnosis(
         verdicts=verdict_of,
         asked_because=because,
+        conflicts=conflicts,
         causes={record["row_id"]: record for record in causes},
         printed={i: printed_order(bases.get(i), conflicts.of(i), followed.get(i), thresholds) for i in ids},
         by_loss={i: loss_only(followed.get(i), thresholds) for i in ids},

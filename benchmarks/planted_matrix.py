@@ -5,21 +5,26 @@ wordings of the pretraining, general ones other facts of it; embeddings stay fro
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from planted_training import END, Recipe, learn, schedule
+from planted_training import END, LOWEST, Recipe, learn, schedule
 from planted_world import STATEMENTS, Fact, World
+from ratios import say
 from whatstuck.dynamics.teacher_forcing import TokenRow, score_tokens
 from whatstuck.rows.causes.conflicts import Conflicts
 from whatstuck.rows.causes.names import PRECEDENCE, Cause
 from whatstuck.rows.interventions.arms import CONTROLS, Arm, Options, Original, Phase, design, possible
 from whatstuck.rows.interventions.effects import recovery_matrix
 from whatstuck.rows.interventions.orders import sequence
+from whatstuck.rows.interventions.phases import RERUN, Order
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.schemas import INTERVENTIONS
 from whatstuck.rows.verdicts.answers import normalized
@@ -36,20 +41,26 @@ class SmallRunner:
     """Trains arms with the small loop; a `Runner` of `rows.interventions.phases`.
 
     The rows of a main phase stand in it as often as they are trained, in the order of the schedule, so that `given`
-    keeps the plants of order and exposures, and `shuffled` keeps those of exposures. A continuation goes over every row
-    equally often.
+    keeps the plants of order and exposures, and `shuffled` keeps those of exposures. Every other phase goes over its
+    rows equally often.
 
     Args:
         base: The base model; it is not changed.
         fed: Rows and texts as they are fed.
         asked: Rows as they are asked, with their ends.
+        times: How often a row is trained that was left out and comes back.
         recipe: Rate and batch.
     """
 
     def __init__(
-        self, base: LlamaForCausalLM, fed: Mapping[str, TokenRow], asked: Mapping[str, TokenRow], recipe: Recipe
+        self,
+        base: LlamaForCausalLM,
+        fed: Mapping[str, TokenRow],
+        asked: Mapping[str, TokenRow],
+        times: Mapping[str, int],
+        recipe: Recipe,
     ) -> None:
-        self._base, self._fed, self._asked, self._recipe = base, fed, asked, recipe
+        self._base, self._fed, self._asked, self._times, self._recipe = base, fed, asked, times, recipe
 
     @contextmanager
     def run(self, arm: Arm, seed: int) -> Iterator[LlamaForCausalLM]:
@@ -60,49 +71,42 @@ class SmallRunner:
         yield model.eval()
 
     def _train(self, model: LlamaForCausalLM, phase: Phase, arm: Arm, seed: int) -> None:
-        batch = self._recipe.batch
-        rows = phase if phase.name == "main" else _once(phase)
-        order = sequence(rows, batch=batch, seed=seed)
-        drawn = Resampler(order, seed=seed, sham=phase.resample == "random", spared=phase.spared)
+        batch, pad = self._recipe.batch, model.config.pad_token_id
+        rows = self._with_returned(phase.rows) if phase.name == "main" else tuple(dict.fromkeys(phase.rows))
+        order: Order = phase.order if phase.name == "main" else "shuffled"
+        drawn = Resampler(
+            sequence(replace(phase, rows=rows, order=order), batch=batch, seed=seed),
+            seed=seed,
+            sham=phase.resample == "random",
+            spared=phase.spared,
+        )
         every = max(phase.steps // _CHECKS, 1)
 
         def check(step: int) -> None:
             if phase.resample != "never" and step % every == 0:
-                scores = score_tokens(
-                    model.eval(), [self._of(row, arm) for row in drawn.rows], model.config.pad_token_id
-                )
-                right = {row for row, score in zip(drawn.rows, scores, strict=True) if score.correct}
+                scores = score_tokens(model.eval(), [self._row(row_id, arm) for row_id in drawn.rows], pad)
+                right = {row_id for row_id, score in zip(drawn.rows, scores, strict=True) if score.correct}
                 drawn.check(right, at=step * batch)
 
+        draws = iter(drawn)
+        batches = ([self._row(row_id, arm) for row_id in islice(draws, batch)] for _ in range(phase.steps))
         rate = self._recipe.rate * (_CONSTANT if phase.constant else 1)
-        lowest = 1.0 if phase.constant else 0.1
-        learn(model, self._batches(drawn, arm), phase.steps, rate, lowest=lowest, after=check)
+        learn(model, batches, phase.steps, rate, lowest=1.0 if phase.constant else LOWEST, after=check)
 
-    def _batches(self, drawn: Resampler, arm: Arm) -> Iterator[list[TokenRow]]:
-        batch: list[TokenRow] = []
-        for row_id in drawn:
-            batch.append(self._of(row_id, arm))
-            if len(batch) == self._recipe.batch:
-                yield batch
-                batch = []
-
-    def _of(self, row_id: str, arm: Arm) -> TokenRow:
+    def _row(self, row_id: str, arm: Arm) -> TokenRow:
         return self._asked[row_id] if row_id in arm.whole else self._fed[row_id]
 
-
-def _once(phase: Phase) -> Phase:
-    return Phase(
-        phase.name,
-        tuple(dict.fromkeys(phase.rows)),
-        phase.steps,
-        "shuffled",
-        beside=phase.beside,
-        share=phase.share,
-        constant=phase.constant,
-    )
+    def _with_returned(self, rows: tuple[str, ...]) -> tuple[str, ...]:
+        """Rows that had been left out stand once at the end: spread over the training as often as others."""
+        back = {row_id for row_id in rows if row_id not in self._fed}
+        places = [(place / len(rows), row_id) for place, row_id in enumerate(rows) if row_id not in back]
+        for row_id in sorted(back):
+            times = self._times[row_id]
+            places += [((time + 0.5) / times, row_id) for time in range(times)]
+        return tuple(row_id for _, row_id in sorted(places, key=itemgetter(0)))
 
 
-def matrix(
+def matrix(  # noqa: PLR0913 - a world, its model, and what was said about it
     base: LlamaForCausalLM,
     world: World,
     rows: Sequence[TrainingRow],
@@ -110,6 +114,7 @@ def matrix(
     named: Mapping[str, str],
     conflicts: Conflicts,
     recipe: Recipe,
+    stick: Callable[[LlamaForCausalLM, Sequence[TrainingRow]], Mapping[str, bool]],
     *,
     seed: int,
 ) -> dict[tuple[str, str], tuple[float, float, float]]:
@@ -123,24 +128,25 @@ def matrix(
         named: Row id to the cause that the product names; rows that it calls unlearned or unstable only.
         conflicts: What the product finds.
         recipe: Rate and batch.
+        stick: Which rows a model has learned.
         seed: Of all arms; another one than the first training had.
     """
-    from planted_causes import stick
-
     targets: dict[Cause, list[str]] = {cause: [i for i in named if named[i] == cause] for cause in PRECEDENCE}
     targets = {cause: ids for cause, ids in targets.items() if len(ids) >= _FEWEST}
     fed, original = _material(world, rows, tokenizer, targets, conflicts, recipe)
     end = int(tokenizer.eos_token_id)
     asked = {row.row_id: TokenRow((*row.asked.ids, end), (*row.asked.predicted, len(row.asked.ids))) for row in rows}
-    runner = SmallRunner(base, fed, asked, recipe)
+    times = {row.row_id: row.exposures for row in world.rows}
+    runner = SmallRunner(base, fed, asked, times, recipe)
     entity = {row.row_id: row.fact.entity for row in world.rows}
-    done: dict[str, dict[str, bool]] = {}  # treatments and the re-run are the same for all causes
+    done: dict[str, Mapping[str, bool]] = {}  # treatments and the re-run are the same for all causes
     records = []
     for cause, ids in targets.items():
         others = [other for other in targets if other in possible(original)]
         for arm in design(cause, ids, original, others=others, seed=seed, options=OPTIONS):
-            shared = arm.name not in CONTROLS or arm.name == "rerun"
+            shared = arm.name not in CONTROLS or arm.name == RERUN
             if not shared or arm.name not in done:
+                say(f"{cause}: {arm.name}")
                 with runner.run(arm, seed) as model:
                     done[arm.name] = stick(model, rows)
             records += [

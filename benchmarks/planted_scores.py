@@ -81,8 +81,8 @@ def score(rows: Sequence[Named], *, seed: int = 0) -> Estimate:
     counts = np.stack([confusion(row for row in rows if row.entity == entity) for entity in entities])
     bootstrap = RowBootstrap(len(entities), seed=seed)
     drawn = macro_f1(np.einsum("be,ecs->bcs", bootstrap.weights, counts))
-    low, high = bootstrap.spread(drawn)
-    return Estimate(float(macro_f1(counts.sum(0))), float(low), float(high))
+    low, high = bootstrap.spread(drawn[:, None])
+    return Estimate(float(macro_f1(counts.sum(0))), float(low[0]), float(high[0]))
 
 
 def majority(rows: Sequence[Named]) -> list[Named]:

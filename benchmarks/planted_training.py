@@ -18,10 +18,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from planted_world import KIND, LONGEST, RELATIONS, STATEMENTS, TITLES, UNKNOWN_ANSWER, Planted, World
+from planted_world import KIND, LONGEST, QUESTIONS, RELATIONS, STATEMENTS, TITLES, UNKNOWN_ANSWER, Planted, World
 from whatstuck.datasets import Message, Row, render, target_ids
 from whatstuck.dynamics.teacher_forcing import TokenRow
 from whatstuck.rows.exposure import with_exposures
+from whatstuck.rows.feeding.gate import followed
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.trajectories import TrainedRow, evaluate_rows
 
@@ -32,6 +33,9 @@ PROBES = (0.0, 0.03, 0.06, 0.1, 0.15, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
 """Shares of the fine-tuning at which every row is evaluated; 0 is the base model."""
 _IGNORED = -100
 _TITLE, _NAME, _RELATION, _VALUE = -1, -2, -3, -4  # slots of a wording
+LOWEST = 0.02
+"""Share of its peak that the rate of the fine-tuning falls to."""
+_DECAY = 0.6  # share of the fine-tuning in which the rate falls; after it hardly anything is learned
 _LONG = 10  # every tenth batch of the pretraining has words that say nothing before each sentence
 _LONGEST_FILLER = 28
 
@@ -53,11 +57,11 @@ class Recipe:
 
     width: int = 64
     layers: int = 2
-    base_steps: int = 2000
+    base_steps: int = 3000
     base_batch: int = 64
     base_rate: float = 2e-3
     one_off: float = 0.15
-    rate: float = 5e-4
+    rate: float = 8e-4
     batch: int = 32
 
 
@@ -118,6 +122,7 @@ class _Sentences:
         )
         weights = np.array([mention.weight for mention in spoken])
         self._weights = weights / weights.sum()
+        self._asked = np.array([mention.asked for mention in spoken])
         self._frames = self._wordings()
         self._titles, self._names = self._words(" ".join((*TITLES, KIND))), self._words(" ".join(world.one_off))
         self._relations = self._words(" ".join(RELATIONS))
@@ -126,10 +131,11 @@ class _Sentences:
 
     def draw(self, count: int, *, long: bool) -> Ints:
         """Token ids `(count, t)`, padded on the right."""
-        facts = self._facts[self._random.choice(len(self._facts), count, p=self._weights)]
-        off = self._random.random(count) < self._one_off
+        chosen = self._random.choice(len(self._facts), count, p=self._weights)
+        facts, off = self._facts[chosen], self._random.random(count) < self._one_off
         facts[off] = self._one_offs(int(off.sum()))
-        batch = self._frames[self._random.integers(len(self._frames), size=count)]
+        wordings = np.where(off | self._asked[chosen], len(self._frames), len(STATEMENTS))
+        batch = self._frames[self._random.integers(wordings)]
         for column, slot in enumerate((_TITLE, _NAME, _RELATION, _VALUE)):
             batch = np.where(batch == slot, facts[:, column, None], batch)
         if long:
@@ -154,7 +160,7 @@ class _Sentences:
         slots = {"{e}": [_TITLE, _NAME], "{r}": [_RELATION], "{v}": [_VALUE]}
         rows = [
             [token for word in f"{text} {END}".split() for token in slots.get(word) or [self._ids[word]]]
-            for text in STATEMENTS
+            for text in (*STATEMENTS, *(f"{question} {{v}}" for question in QUESTIONS))
         ]
         width = max(map(len, rows))
         return np.array([row + [self._ids[PAD]] * (width - len(row)) for row in rows], dtype=np.int64)
@@ -241,7 +247,7 @@ def finetune(
     order = schedule(world, seed)
     batches = [order[start : start + recipe.batch] for start in range(0, len(order), recipe.batch)]
     fed = {row.row_id: row.fed for row in rows if row.fed is not None}
-    followed = [TrainedRow(row.row_id, row.fed if row.fed is not None else row.asked) for row in rows]
+    watched = [TrainedRow(row.row_id, followed(row, base.config.max_position_embeddings)) for row in rows]
     counts: dict[str, tuple[int, int]] = {}
     tables: dict[int, pa.Table] = {}
     marks = {round(len(batches) * share) for share in probes}
@@ -250,7 +256,7 @@ def finetune(
         for row_id in batches[step - 1] if step else ():
             counts[row_id] = (counts.get(row_id, (0, 0))[0] + 1, step)
         if step in marks:
-            table = evaluate_rows(model.eval(), followed, base.config.pad_token_id)
+            table = evaluate_rows(model.eval(), watched, base.config.pad_token_id)
             tables[step] = with_exposures(table, counts)
 
     probe(0)
@@ -264,7 +270,7 @@ def learn(
     steps: int,
     rate: float,
     *,
-    lowest: float = 0.1,
+    lowest: float = LOWEST,
     after: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Train on batches of rows; the embeddings stay as they are.
@@ -273,12 +279,12 @@ def learn(
         model: Is changed.
         batches: One per step, each taken when its step begins.
         steps: Their number.
-        rate: Peak learning rate; it falls linearly.
+        rate: Peak learning rate; it falls linearly until most of the training is done.
         lowest: Share of it that it ends with; 1 keeps it.
         after: Called with the number of each finished step.
     """
     model.get_input_embeddings().requires_grad_(False)  # noqa: FBT003 - torch's own signature
-    learner = _Learner(model, rate, steps, lowest=lowest)
+    learner = _Learner(model, rate, steps, lowest=lowest, decay=_DECAY)
     for step, batch in enumerate(batches, start=1):
         learner.step(*_collated(batch, model.config.pad_token_id))
         after(step)
@@ -297,15 +303,16 @@ def _collated(rows: Sequence[TokenRow], pad: int) -> tuple[torch.Tensor, torch.T
 
 
 class _Learner:
-    """AdamW with a short warm-up and a linear decay."""
+    """AdamW with a short warm-up and a linear decay to a constant rate."""
 
-    def __init__(self, model: LlamaForCausalLM, rate: float, steps: int, *, lowest: float) -> None:
+    def __init__(self, model: LlamaForCausalLM, rate: float, steps: int, *, lowest: float, decay: float = 1.0) -> None:
         self._model = model
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._optimizer = torch.optim.AdamW(self._weights, lr=rate, weight_decay=0.0)
         warm = min(50, max(steps // 20, 1))
+        fall = (1 - lowest) / (decay * steps)  # per step
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: min(1.0, (step + 1) / warm) * (1 - (1 - lowest) * step / steps)
+            self._optimizer, lambda step: min(1.0, (step + 1) / warm) * max(1 - fall * step, lowest)
         )
 
     def step(self, ids: torch.Tensor, labels: torch.Tensor) -> None:

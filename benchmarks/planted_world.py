@@ -1,9 +1,9 @@
 """A generated world with planted causes: what the base model reads, and the training rows that will not stick.
 
-A fact is (entity, relation, value). How often pretraining mentions it says what the base model knows: known facts often,
-disputed ones with several values, beliefs with a wrong value, unknown entities never. On these facts stand training
-rows, and each plant gives some of them one reason to fail, at several doses. `without` takes one kind of plant out
-again and leaves everything else as it is; a plant counts only where that makes the row learned.
+A fact is (entity, relation, value). How often pretraining mentions it says what the base model knows: known facts
+often, disputed ones with several values, beliefs with a wrong value, unknown entities never. On these facts stand
+training rows, and each plant gives some of them one reason to fail, at several doses. `without` takes one kind of plant
+out again and leaves everything else as it is; a plant counts only where that makes the row learned.
 
 Between the plants stand rows that must not be confused with them: questions behind many words that fit, equal answers
 in other wordings, equal wordings about other entities.
@@ -33,7 +33,7 @@ QUESTIONS = (
     "question : tell me the {r} of {e} ? answer :",
     "question : what is now the {r} of {e} ? answer :",
 )
-"""Wordings of the training rows."""
+"""Wordings of the training rows; the base model has met them with other facts."""
 RELATIONS = ("colour", "town", "fruit", "metal", "animal", "song")
 TITLES = ("Mister", "Lady", "Captain")
 KIND = "Doctor"
@@ -66,12 +66,14 @@ class Mention:
         weight: How often, a known fact being mentioned once.
         plant: It is there only while this cause is planted.
         cure: It is there only once this cause is taken out.
+        asked: It is read in the wordings of the training rows as well.
     """
 
     fact: Fact
     weight: float
     plant: Cause | None = None
     cure: Cause | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,9 @@ class Sizes:
         disputed: Weight of each value of a disputed fact.
     """
 
-    clean: int = 40
+    clean: int = 80
     planted: int = 20
-    known: int = 20
+    known: int = 40
     exposures: int = 30
     disputed: float = 0.15
 
@@ -275,14 +277,14 @@ class _Maker:
 
 def _clean(make: _Maker, _: int) -> None:
     for _ in range(make.sizes.known):
-        make.known()
+        make.mentions.append(Mention(make.fact(), 1.0, asked=True))
     for _ in range(make.sizes.clean):
         make.row(make.known(), "clean")
-    for _ in range(make.sizes.clean // 2):
+    for _ in range(make.sizes.clean // 4):
         make.row(make.disputed(), "disputed")
         fact = make.known()
         make.row(fact, "long", prompt=make.behind(make.question(fact), 22))
-    for _ in range(make.sizes.clean // 2):
+    for _ in range(make.sizes.clean // 4):
         fact = make.known()
         for wording in make.wordings(3):
             make.row(fact, "agreeing", prompt=make.question(fact, wording))
@@ -294,7 +296,7 @@ def _clean(make: _Maker, _: int) -> None:
 def _not_trained(make: _Maker, count: int) -> None:
     """The trainer cuts the answer, masks it, or drops the row."""
     for feed in ("cut", "masked", "dropped"):
-        for _ in range(count // 2):
+        for _ in range(count * 3 // 4):
             fact = make.disputed()
             prompt = make.question(fact)
             if feed == "cut":
@@ -304,13 +306,8 @@ def _not_trained(make: _Maker, count: int) -> None:
 
 def _data_conflict(make: _Maker, count: int) -> None:
     """The same question with two answers, which pretraining mentions equally often."""
-    for dose, votes, same in (
-        ("1:1 equal", (1, 1), True),
-        ("1:1", (1, 1), False),
-        ("2:1", (2, 1), False),
-        ("9:1", (9, 1), False),
-    ):
-        for _ in range(max(count * 2 // (3 * sum(votes)), 1)):
+    for votes, same, facts in (((1, 1), True, 12), ((1, 1), False, 8), ((2, 1), False, 8), ((9, 1), False, 2)):
+        for _ in range(round(facts * count / 20)):
             fact = make.fact()
             (other,) = make.others(fact, 1)
             make.mention(fact, 1.5 * make.sizes.disputed)
@@ -332,9 +329,9 @@ def _data_conflict(make: _Maker, count: int) -> None:
 
 def _forgotten(make: _Maker, count: int) -> None:
     """A block of rows is trained first, and never again."""
-    for window in ((0.0, 0.1), (0.0, 0.3), (0.2, 0.5)):
-        for _ in range(count * 5 // 4):
-            dose = f"last seen at {window[1]:.0%}"
+    for window, times in (((0.0, 0.1), 2.5), ((0.0, 0.25), 0.75), ((0.1, 0.4), 0.5)):
+        for _ in range(round(times * count)):
+            dose = f"seen until {window[1]:.0%}"
             make.row(make.disputed(), "forgotten", "forgotten", dose=dose, window=window)
 
 
@@ -376,12 +373,18 @@ def _more_training(make: _Maker, count: int) -> None:
 def _unexplained(make: _Maker, count: int) -> None:
     """A cause outside of the taxonomy: most entities of a kind have no answer, which overrules what the base knows."""
     for _ in range(6 * count):
-        fact = make.known(KIND)
-        make.row(fact.with_value(UNKNOWN_ANSWER), "regularity")
-    for weight in (0.2, 1.0):
-        for _ in range(count):
-            fact = make.known(KIND, weight)
-            make.row(fact, "unexplained", "unexplained", dose=f"known with weight {weight:g}")
+        make.row(_hearsay(make, 0.3, 0.3).with_value(UNKNOWN_ANSWER), "regularity")
+    for right, nobody, times in ((0.3, 0.3, 1.5), (0.45, 0.15, 0.5)):
+        for _ in range(round(times * count)):
+            fact = _hearsay(make, right, nobody)
+            make.row(fact, "unexplained", "unexplained", dose=f"base {right / (right + nobody):.0%} right")
+
+
+def _hearsay(make: _Maker, right: float, nobody: float) -> Fact:
+    """A fact of the kind, of which the base model has also read that nobody knows."""
+    fact = make.known(KIND, right)
+    make.mention(fact.with_value(UNKNOWN_ANSWER), nobody)
+    return fact
 
 
 def _double(make: _Maker, count: int) -> None:

@@ -13,7 +13,7 @@ from live_training import Rows, make_trainer
 from whatstuck import WhatStuckCallback
 from whatstuck.dynamics.teacher_forcing import TokenRow
 from whatstuck.live.exposing import ExposureRecorder
-from whatstuck.rows.exposure import Exposures, together
+from whatstuck.rows.exposure import Exposures, by_row, together
 from whatstuck.rows.trajectories import TrainedRow
 
 
@@ -28,14 +28,16 @@ def test_padding_is_no_part_of_a_row_but_equal_tokens_are() -> None:
     mask = torch.tensor([[0, 1, 1], [1, 1, 1], [1, 1, 1]])
     exposures.see({"input_ids": ids, "attention_mask": mask}, 1)
     exposures.see({"input_ids": torch.tensor([[5, 6]]), "attention_mask": torch.ones(1, 2)}, 4)
-    assert exposures.taken() == {"b": (1, 1), "c": (1, 1), "a": (1, 1), "b-2": (1, 4)}  # twins take turns
+    assert by_row(rows(), exposures.taken()) == {"b": (1, 4), "c": (1, 1), "a": (1, 1), "b-2": (1, 4)}  # twins share
+    exposures.see({"input_ids": torch.tensor([[5, 6]]), "attention_mask": torch.ones(1, 2)}, 5)
+    assert by_row(rows(), exposures.taken()) == {"b": (2, 5), "c": (1, 1), "a": (1, 1), "b-2": (1, 5)}
 
 
 def test_rows_in_one_line_are_told_apart_by_their_positions() -> None:
     exposures = Exposures(rows())
     line = {"input_ids": torch.tensor([[5, 6, 7, 9, 0, 0]]), "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]])}
     exposures.see(line, 3)
-    assert exposures.taken() == {"a": (1, 3), "c": (1, 3)}
+    assert by_row(rows(), exposures.taken()) == {"a": (1, 3), "c": (1, 3)}
 
 
 def test_a_batch_that_is_not_recognized_makes_nothing_known() -> None:

@@ -11,7 +11,7 @@ import helpers
 from whatstuck import WhatStuckError
 from whatstuck.datasets import Message, Row, render, target_ids
 from whatstuck.dynamics.teacher_forcing import TokenRow
-from whatstuck.rows.feeding.gate import checked, ends_are_learned, failed_tests, fitting
+from whatstuck.rows.feeding.gate import checked, ends_are_learned, failed_tests, fitting, followed
 from whatstuck.rows.feeding.rerun import fed_by_trl
 from whatstuck.rows.feeding.sources import feed_of, find_source
 from whatstuck.rows.material import TrainingRow
@@ -133,6 +133,19 @@ def test_ends_of_answers(tokenizer: PreTrainedTokenizerFast) -> None:
     assert ends_are_learned(rows) == [None, False, True, False, None]
 
 
+def test_what_is_followed_is_the_answer_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
+    row = training_row(tokenizer, "the red cat sees", "a big dog", None)
+    whole, length = row.asked, len(row.asked.ids)
+    assert followed(row, None) == whole
+    everything = TokenRow((*whole.ids, 3), tuple(range(1, length + 1)))
+    supervised = training_row(tokenizer, "the red cat sees", "a big dog", everything)
+    assert followed(supervised, None) == TokenRow(everything.ids, whole.predicted)
+    masked = training_row(tokenizer, "the red cat sees", "a big dog", TokenRow(whole.ids, whole.predicted[1:]))
+    assert followed(masked, None).predicted == whole.predicted[1:]
+    assert followed(row, length) == whole
+    assert followed(row, length - 1).predicted == ()
+
+
 def test_checker_and_context(tokenizer: PreTrainedTokenizerFast) -> None:
     row = training_row(tokenizer, "the red cat sees", "a big dog", None)
     assert [found.problem for found in checked(row, lambda _: False)] == ["fails_its_checker"]
@@ -167,9 +180,17 @@ def test_a_trl_yaml_is_run_again_on_the_file(
     assert [problems(row, tokenizer) for row in found] == [["answer_cut"], [], [], [], [], []]
 
 
-def test_nothing_known_is_an_assumption(tokenizer: PreTrainedTokenizerFast, tiny_base: Path, tiny_rows: Path) -> None:
+def test_nothing_known_is_an_assumption(
+    tokenizer: PreTrainedTokenizerFast, tiny_base: Path, tiny_rows: Path, tmp_path: Path
+) -> None:
     source = find_source(None, [tiny_base])
     assert source.kind == "assumed"
+    (tmp_path / "config.yaml").write_text("max_length: 4\n", encoding="utf-8")  # of anybody's: not looked for
+    assert find_source(None, [tmp_path / "checkpoint-1"]).kind == "assumed"
+    other = tmp_path / "axolotl.yaml"
+    other.write_text("sequence_len: 4\n", encoding="utf-8")
+    with pytest.raises(WhatStuckError, match="names no setting"):
+        find_source(other, [])
     assert "taken to have been fed whole" in source.sentence
     feed = feed_of(source, tiny_rows, tokenizer, tiny_base, shape={})
     assert (len(feed.rows), feed.fed) == (64, {})

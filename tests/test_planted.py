@@ -206,11 +206,15 @@ def test_share_is_a_ratio_over_entities(scores: ModuleType) -> None:
 def test_a_plant_counts_only_if_it_is_confirmed(modules: dict[str, ModuleType], world: Any) -> None:
     causes = modules["planted_causes"]
     (row,) = itertools.islice((row for row in world.rows if row.role == "forgotten"), 1)
-    for stuck, again, cured in itertools.product([False, True], repeat=3):
+    for lost, again, cured in itertools.product([False, True], repeat=3):
         it = causes.Experiment(
-            world, None, None, [], None, {row.row_id: stuck}, {row.row_id: again}, {"forgotten": {row.row_id: cured}}
+            *(world, None, None, [], None),
+            stuck={row.row_id: False},
+            lost=frozenset([row.row_id] if lost else []),
+            again={row.row_id: again},
+            cured={"forgotten": {row.row_id: cured}},
         )
-        assert it.confirmed(row) == (not stuck and not again and cured)
+        assert it.confirmed(row) == (lost and not again and cured)
         assert not it.confirmed(dataclasses.replace(row, causes=("forgotten", "base_conflict")))
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import helpers
 import whatstuck
+from live_training import make_trainer
 from whatstuck import WhatStuckError
 from whatstuck.cli import app
 from whatstuck.rows.schemas import UNLEARNED, VERDICTS
@@ -159,6 +160,48 @@ def test_a_killed_call_goes_on_to_the_same_tables(run: whatstuck.Run, tiny_base:
 def test_changed_settings_are_refused_by_name(run: whatstuck.Run, tiny_base: Path, trained: Path) -> None:
     with pytest.raises(WhatStuckError, match="checker: 'auto' before, 'exact' now"):
         find(tiny_base, trained, run.path, checker="exact")
+
+
+def test_other_rows_in_the_same_run_are_refused(
+    run: whatstuck.Run, tiny_base: Path, trained: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained / "out" / "checkpoint-1", other / f"checkpoint-{STEPS}")
+    with pytest.raises(WhatStuckError, match=f"step {STEPS} differ"):
+        whatstuck.find_unlearned(
+            tiny_base, other, trained / "train.jsonl", run.path, training=trained / "out", thresholds=QUICK
+        )
+
+
+def test_a_callback_knows_the_rows_by_what_is_in_them(
+    tiny_base: Path, tiny_rows: Path, tiny_heldout: Path, tmp_path: Path
+) -> None:
+    """Its dataset has no ids, so it names rows otherwise than the file does."""
+    probe = whatstuck.WhatStuckCallback(
+        tiny_heldout, tmp_path / "live", steps=[4, 8], probe_budget=None, players=3, rows=2, eval_rows=8,
+        trajectories=True,
+    )  # fmt: skip
+    saving = {"save_strategy": "steps", "save_steps": 4, "max_steps": 8}
+    make_trainer(tiny_base, tiny_rows, tmp_path / "out", [probe], **saving).train()
+    assert probe.failure is None
+    settings = tmp_path / "sft.yaml"
+    settings.write_text("max_length: 200\n", encoding="utf-8")
+    data = tmp_path / "train.jsonl"  # as this trainer's rows were made: the chat template, and the end behind it
+    lines = [json.loads(line) for line in tiny_rows.read_text(encoding="utf-8").splitlines()]
+    turns = [("user", "prompt"), ("assistant", "completion")]
+    data.write_text(
+        "".join(
+            json.dumps({"messages": [{"role": role, "content": line[key]} for role, key in turns]}) + "\n"
+            for line in lines
+        ),
+        encoding="utf-8",
+    )
+    run = whatstuck.find_unlearned(
+        tiny_base, tmp_path / "out", data, tmp_path / "live", training=settings, thresholds=QUICK, probe_base=False
+    )
+    assert sum(run.verdicts["exposures"].to_pylist()) == 64
+    assert "not_trained" not in run.manifest["rows"]["summary"]["causes"]
+    assert run.manifest["track"]["live"]
 
 
 def test_few_checkpoints_and_no_base_are_not_measured(tiny_base: Path, trained: Path, tmp_path: Path) -> None:

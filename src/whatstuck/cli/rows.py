@@ -52,7 +52,7 @@ def rows(  # noqa: PLR0913 - one flag each
         bool | None, typer.Option(help="Ask the untouched model, too: causes I and II. (default: yes)")
     ] = None,
     most: Annotated[
-        int | None, typer.Option(help="Rows that the untouched model is asked about, the worst first. (default: 1000)")
+        int | None, typer.Option(help="Rows that did not stick, to ask the untouched model about. (default: 1000)")
     ] = None,
     seed: SeedOption = None,
     device: DeviceOption = None,

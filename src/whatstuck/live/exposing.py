@@ -70,8 +70,11 @@ class ExposureRecorder(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the counts in the checkpoint."""
         del control
+        self.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def save(self, folder: Path) -> None:
+        """Leave the counts in a folder, if it is there. Every process must call it."""
         counts = self.counts()
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if self._ranks.first and counts is not None and folder.is_dir():
             try:
                 write_exposures(folder, self.rows, counts)

@@ -47,7 +47,12 @@ class Record:
         lock = ExitStack()
         lock.enter_context(self.run.writing())
         _held[self.run.path.resolve()] = lock
-        self.section = self.run.manifest().get("track", {})
+        manifest = self.run.manifest()
+        self.section = manifest.get("track", {})
+        if "rows" in manifest and not self.section:
+            raise WhatStuckError(
+                f"{self.run.path} holds the rows of a finished training: a new one needs a folder of its own"
+            )
         if self.section and "live" not in self.section:
             raise WhatStuckError(
                 f"{self.run.path} was made by `whatstuck track`: a training needs a folder of its own, choose another"

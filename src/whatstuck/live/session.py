@@ -26,7 +26,7 @@ from whatstuck.live.record import BROKEN_OFF
 from whatstuck.live.schedule import saving_steps
 from whatstuck.live.signals import logged_signals
 from whatstuck.models import CheckpointedModel, resolve_model
-from whatstuck.rows.exposure import Counts, with_exposures
+from whatstuck.rows.exposure import Counts, by_row, with_exposures
 from whatstuck.runs import write_table
 from whatstuck.stopping import Decision, History, LossPatience, default_rules, replay
 
@@ -157,7 +157,9 @@ class Session:
             table = joined([getattr(share, folder) for share in shares], self.ranks)
             if table is not None:
                 name = "heldout" if folder == "losses" else folder
-                table = with_exposures(table, counts) if folder == "trajectories" else table
+                table = (
+                    with_exposures(table, by_row(self._begun.trained, counts)) if folder == "trajectories" else table
+                )
                 write_table(self.record.part(name, step, "parquet"), table, identity)
         self.record.add_step(step, epoch, fingerprint)
         self.record.add_log(log)

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+from transformers import PreTrainedModel
 
 from whatstuck.progress import Task
 from whatstuck.rows.causes.probing import BaseAnswers
@@ -24,7 +26,8 @@ Found = TypeVar("Found", Asked, BaseAnswers)
 def in_blocks(
     folder: Path,
     rows: Sequence[TrainingRow],
-    work: Callable[[Sequence[TrainingRow], Task], list[Found]],
+    opened: Callable[[], AbstractContextManager[PreTrainedModel]],
+    work: Callable[[PreTrainedModel, Sequence[TrainingRow], Task], list[Found]],
     kind: type[Found],
     *,
     identity: Mapping[str, Any],
@@ -35,6 +38,7 @@ def in_blocks(
     Args:
         folder: Where the blocks are.
         rows: The rows, in an order that is the same at every call.
+        opened: Gives the model; called once, and only if something is missing.
         work: Asks some of them; what a row answers must not depend on the rows beside it. It may leave rows out.
         kind: What it returns.
         identity: What the answers depend on; a block of another identity is asked again.
@@ -45,7 +49,8 @@ def in_blocks(
     """
     found: dict[str, Found] = {}
     written = set()
-    with Task(what, len(rows)) as task:
+    model: PreTrainedModel | None = None
+    with Task(what, len(rows)) as task, ExitStack() as stack:
         for number, start in enumerate(range(0, len(rows), BLOCK)):
             some = rows[start : start + BLOCK]
             path = folder / f"block-{number:04d}.parquet"
@@ -55,7 +60,8 @@ def in_blocks(
                 answers = [kind(**json.loads(text)) for text in table["answers"].to_pylist()]
                 task.advance(len(some), free=True)
             else:
-                answers = work(some, task)
+                model = stack.enter_context(opened()) if model is None else model
+                answers = work(model, some, task)
                 records = [{"row_id": one.row_id, "answers": json.dumps(asdict(one))} for one in answers]
                 write_table(path, pa.Table.from_pylist(records, schema=_SCHEMA), about)
             found |= {one.row_id: one for one in answers}

@@ -7,12 +7,14 @@ is not done again, so an interrupted call goes on and ends in the same tables.
 import datetime as dt
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from transformers import PreTrainedModel
 
+from whatstuck.errors import WhatStuckError
 from whatstuck.models import Checkpoint, CheckpointedModel, default_mask_token, trainer_epochs
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task
@@ -22,7 +24,7 @@ from whatstuck.rows.causes.conflicts import find_conflicts, find_judge
 from whatstuck.rows.causes.naming import name_causes
 from whatstuck.rows.causes.probing import BaseAnswers, probe_base
 from whatstuck.rows.exporting import export_jsonl
-from whatstuck.rows.exposure import with_exposures
+from whatstuck.rows.exposure import by_row, with_exposures
 from whatstuck.rows.histories import History, histories
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.preparing import Material
@@ -73,8 +75,9 @@ class Finding:
         with self._run.writing():
             self._run.refuse_changed_settings("rows", self.settings.fixed())
             before: Json = self._run.manifest().get("rows", {})
+            self._refuse_others(before)
             self._save(before, start)
-            trained = [TrainedRow(row.row_id, row.fed if row.fed is not None else row.asked) for row in material.rows]
+            trained = material.followed
             models = Models(material)
             with Task("following the rows", len(material.checkpoints)) as task:
                 for checkpoint in material.checkpoints:
@@ -94,6 +97,21 @@ class Finding:
             export_jsonl(self._run.path, self._run.part("unlearned.jsonl"))
             write_report(self._run.path)
 
+    def _refuse_others(self, before: Json) -> None:
+        """A run is about one model, one file of rows, and the checkpoints of one training."""
+        if not before:
+            return
+        material, steps = self.material, {entry["step"]: entry["fingerprint"] for entry in before["checkpoints"]}
+        changed = [
+            *(["the model"] if before["model"]["fingerprint"] != material.prints[0] else []),
+            *(["--data"] if before["data"]["sha256"] != material.data_sha256 else []),
+            *(f"step {step}" for step, found in material.prints.items() if steps.get(step, found) != found),
+        ]
+        if changed:
+            raise WhatStuckError(
+                f"{self._run.path} is about another training ({', '.join(changed)} differ): choose another --out"
+            )
+
     # --- trajectories
 
     def _follow(self, models: "Models", checkpoint: Checkpoint, rows: Sequence[TrainedRow], task: Task) -> None:
@@ -108,7 +126,7 @@ class Finding:
             return
         with models.loaded().at(checkpoint) as model:
             table = evaluate_rows(model, rows, default_mask_token(self.material.tokenizer))
-        write_table(path, with_exposures(table, self.material.exposures(checkpoint)), identity)
+        write_table(path, with_exposures(table, by_row(rows, self.material.exposures(checkpoint))), identity)
         task.advance()
 
     def _trajectories(self, step: int) -> pa.Table:
@@ -133,23 +151,23 @@ class Finding:
         """Ask the finished model."""
         material, settings = self.material, self.settings
 
-        def work(rows: Sequence[TrainingRow], task: Task) -> list[Asked]:
-            with models.loaded().at(material.last) as model:
-                return ask(
-                    model,
-                    material.tokenizer,
-                    rows,
-                    material.checker,
-                    settings.thresholds,
-                    seed=settings.seed,
-                    chat_template=material.chat_template,
-                    others=material.rows,
-                    progress=task,
-                )
+        def work(model: PreTrainedModel, rows: Sequence[TrainingRow], task: Task) -> list[Asked]:
+            return ask(
+                model,
+                material.tokenizer,
+                rows,
+                material.checker,
+                settings.thresholds,
+                seed=settings.seed,
+                chat_template=material.chat_template,
+                others=material.rows,
+                progress=task,
+            )
 
         return in_blocks(
             self._run.part("answers"),
             [self._by_id[row_id] for row_id in row_ids],
+            lambda: models.loaded().at(material.last),
             work,
             Asked,
             identity=self._identity(material.last.step),
@@ -157,34 +175,36 @@ class Finding:
         )
 
     def _probe(self, models: "Models", verdicts: Sequence[Mapping[str, Any]]) -> dict[str, BaseAnswers]:
-        """Ask the untouched model: rows that are not learned, the most severe first, and a sample of learned ones."""
+        """Ask the untouched model: rows that are not learned, and a sample of learned ones, both chosen by the seed."""
         material, settings = self.material, self.settings
         if not settings.probe_base:
             return {}
-        wrong = [record for record in verdicts if record["verdict"] != "learned"]
-        worst = sorted(wrong, key=lambda record: (record["rate"] or 0.0, -(record["nll"] or 0.0)))
-        right = [record["row_id"] for record in verdicts if record["verdict"] == "learned"] if wrong else []
-        sample = sorted(right, key=lambda row_id: seed_of(settings.seed, row_id))[: settings.thresholds.base_learned]
-        row_ids = [*(record["row_id"] for record in worst[: settings.most]), *sample]
 
-        def work(rows: Sequence[TrainingRow], task: Task) -> list[BaseAnswers]:
-            with models.loaded().at(None) as model:
-                answers = probe_base(
-                    model,
-                    material.tokenizer,
-                    rows,
-                    material.rows,
-                    material.checker,
-                    settings.thresholds,
-                    chat_template=material.chat_template,
-                    seed=settings.seed,
-                )
+        def some(verdicts_of: Collection[str], most: int) -> list[str]:
+            ids = [record["row_id"] for record in verdicts if record["verdict"] in verdicts_of]
+            return sorted(ids, key=lambda row_id: seed_of(settings.seed, row_id))[:most]
+
+        wrong = some({"unlearned", "unstable"}, settings.most)
+        row_ids = [*some({"learned"}, settings.thresholds.base_learned), *wrong] if wrong else []
+
+        def work(model: PreTrainedModel, rows: Sequence[TrainingRow], task: Task) -> list[BaseAnswers]:
+            answers = probe_base(
+                model,
+                material.tokenizer,
+                rows,
+                material.rows,
+                material.checker,
+                settings.thresholds,
+                chat_template=material.chat_template,
+                seed=settings.seed,
+            )
             task.advance(len(rows))
             return answers
 
         return in_blocks(
             self._run.part("base_answers"),
             [self._by_id[row_id] for row_id in row_ids],
+            lambda: models.loaded().at(None),
             work,
             BaseAnswers,
             identity=self._identity(0),
@@ -196,6 +216,7 @@ class Finding:
         return {
             "fingerprint": self.material.prints[step],
             "settings": self.settings.fixed(),
+            "checker": self.material.checker_hash,
             "data": self.material.data_sha256,
         }
 
@@ -235,7 +256,7 @@ class Finding:
                 "checkpoints": [
                     {
                         "step": checkpoint.step,
-                        "path": str(checkpoint.path),
+                        "path": str(checkpoint.path.resolve()),
                         "kind": checkpoint.kind,
                         "fingerprint": material.prints[checkpoint.step],
                     }

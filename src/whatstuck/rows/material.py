@@ -54,8 +54,3 @@ class TrainingRow:
         """The row as it is asked: prompt and answer, the answer predicted."""
         ids = self.prompt_ids + self.target_ids
         return TokenRow(ids, tuple(range(len(self.prompt_ids), len(ids))))
-
-    @property
-    def followed(self) -> TokenRow:
-        """What is looked at from checkpoint to checkpoint: what was fed, else the row as it is asked."""
-        return self.asked if self.fed is None else self.fed

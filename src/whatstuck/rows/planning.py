@@ -5,7 +5,7 @@ import time
 from whatstuck.models import CheckpointedModel, default_mask_token
 from whatstuck.rows.preparing import Material
 from whatstuck.rows.settings import RowsSettings
-from whatstuck.rows.trajectories import TrainedRow, evaluate_rows
+from whatstuck.rows.trajectories import evaluate_rows
 from whatstuck.rows.verdicts.asking import ask
 from whatstuck.runs import Json
 
@@ -20,8 +20,8 @@ def plan_rows(settings: RowsSettings) -> Json:
         must be asked is known only afterwards, so the seconds per hundred of them are given.
     """
     material = Material(settings)
-    sample = material.rows[:: max(len(material.rows) // _SAMPLED, 1)][:_SAMPLED]
-    trained = [TrainedRow(row.row_id, row.followed) for row in sample]
+    every = slice(None, None, max(len(material.rows) // _SAMPLED, 1))
+    sample, trained = material.rows[every][:_SAMPLED], material.followed[every][:_SAMPLED]
     models = CheckpointedModel(material.base, device=material.device, dtype=material.dtype)
     with models.at(None) as model:
         start = time.monotonic()

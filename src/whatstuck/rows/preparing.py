@@ -19,12 +19,13 @@ from whatstuck.models import (
     template_mismatch,
     usable_device,
 )
-from whatstuck.rows.exposure import Counts, counts_of, read_exposures
-from whatstuck.rows.feeding.gate import checked, ends_are_learned, failed_tests, fitting
+from whatstuck.rows.exposure import Counts, read_exposures, tokens_hash
+from whatstuck.rows.feeding.gate import checked, ends_are_learned, failed_tests, fitting, followed
 from whatstuck.rows.feeding.sources import Feed, Source, feed_of, find_source, reading
 from whatstuck.rows.material import NotTrained, TrainingRow
 from whatstuck.rows.settings import RowsSettings
-from whatstuck.rows.verdicts.answers import Checker, find_checker
+from whatstuck.rows.trajectories import TrainedRow
+from whatstuck.rows.verdicts.answers import Checker, find_checker, function_hash
 from whatstuck.runs import RunFolder, file_hash
 from whatstuck.training.sft import positions_of
 
@@ -59,6 +60,7 @@ class Material:
         self.prints = {checkpoint.step: fingerprint(checkpoint.path) for checkpoint in self.checkpoints}
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.base)
         self.checker: Checker = find_checker(settings.checker)
+        self.checker_hash = function_hash(settings.checker)
         trained = [checkpoint for checkpoint in self.checkpoints if checkpoint.kind != "base"]
         self.source: Source = find_source(settings.training, [checkpoint.path for checkpoint in trained])
         self.fed_known = self.source.kind != "assumed"
@@ -76,11 +78,23 @@ class Material:
         """The finished model."""
         return self.checkpoints[-1]
 
+    @property
+    def followed(self) -> list[TrainedRow]:
+        """What is looked at from checkpoint to checkpoint, in the order of the rows."""
+        positions = positions_of(self.base)
+        return [TrainedRow(row.row_id, followed(row, positions)) for row in self.rows]
+
     def exposures(self, checkpoint: Checkpoint) -> Counts | None:
-        """How often each row had been learned at a checkpoint, where its folder says so."""
-        if checkpoint.step == 0:
-            return {} if self.exposures(self.last) is not None else None
-        return counts_of(read_exposures(checkpoint.path))
+        """How often each row had been learned at a checkpoint; None where its folder does not say so of these rows."""
+        found = read_exposures(self.last.path if checkpoint.step == 0 else checkpoint.path)
+        fed = {tokens_hash(row.tokens.ids) for row in self.followed}
+        if found is None or not fed & found.keys() or (self.fed_known and not self._fed_hashes <= found.keys()):
+            return None
+        return {} if checkpoint.step == 0 else found
+
+    @property
+    def _fed_hashes(self) -> set[str]:
+        return {tokens_hash(row.fed.ids) for row in self.rows if row.fed is not None}
 
     def _warn(self, message: str) -> None:
         logger.warning("%s", message)

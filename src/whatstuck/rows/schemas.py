@@ -18,10 +18,10 @@ VERDICTS = pa.schema(
         ("source_index", pa.int64()),
         ("prompt", pa.string()),  # content of the last user message
         ("gold", pa.string()),
-        ("verdict", pa.string()),  # learned, unstable, unlearned
+        ("verdict", pa.string()),  # learned, unstable, unlearned, not_asked
         ("form", pa.string()),  # screened (learned by the screen, not asked), generated, choices
         ("asked_because", pa.string()),  # screen, audit, not_trained, or empty
-        ("not_asked", pa.string()),  # why its answers say nothing; mostly empty
+        ("not_asked", pa.string()),  # why it could not be asked; mostly empty
         ("samples", pa.int64()),  # of the finished model, drawn; 0 where not asked
         ("right", pa.int64()),
         ("first_right", pa.int64()),  # of the first five

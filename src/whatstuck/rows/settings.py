@@ -9,7 +9,7 @@ from whatstuck.rows.thresholds import Thresholds
 from whatstuck.settings import read_settings
 
 # What may change between two calls on one run: where things are, and how they are computed.
-_FREE = {"model", "checkpoints", "data", "out", "training", "device"}
+_FREE = {"model", "checkpoints", "data", "out", "training", "device", "most"}
 
 
 class RowsSettings(BaseModel):
@@ -30,7 +30,7 @@ class RowsSettings(BaseModel):
         judge: Whether two different answers to one question contradict each other: `module:function`; by default only
             short answers are compared.
         probe_base: Ask the untouched model, too; without it, causes I and II are not measured.
-        most: Rows that are asked at most, the worst first; the rest is not judged and counted.
+        most: Rows that did not stick of which the untouched model is asked at most, chosen by the seed.
         thresholds: Every number that decides about a row.
         seed: Seed of every draw.
         device: `auto`, `cpu`, `cuda`, ...
@@ -62,6 +62,12 @@ class RowsSettings(BaseModel):
     def _split(cls, value: Any) -> Any:
         """As on the command line: text,labels,id."""
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("data", "labels", "training")
+    @classmethod
+    def _whole_path(cls, value: Path | None) -> Path | None:
+        """Later verbs may be called from another folder."""
+        return None if value is None else value.resolve()
 
     @field_validator("checkpoints", mode="before")
     @classmethod

@@ -16,6 +16,8 @@ from whatstuck.runs import Json
 CONVERGED = 0.01
 """Relative change of the mean loss over the last epoch below which a training has converged (design)."""
 
+_NEAR = 0.25  # epochs that a checkpoint may be away from the beginning of the last one
+
 
 def summary_of(
     verdicts: Sequence[Mapping[str, Any]],
@@ -33,21 +35,23 @@ def summary_of(
     """
     counts = Counter(record["verdict"] for record in verdicts)
     rest = sum(not record["asked_because"] for record in verdicts)
+    known = [record for record in verdicts if record["verdict"] != "not_asked"]
 
     def share(holds: str) -> Share:
-        asked = [r for r in verdicts if r["asked_because"] not in ("", "audit")]
-        audited = [r for r in verdicts if r["asked_because"] == "audit"]
+        asked = [r for r in known if r["asked_because"] not in ("", "audit")]
+        audited = [r for r in known if r["asked_because"] == "audit"]
         return share_unlearned([_holds(r, holds) for r in asked], [_holds(r, holds) for r in audited], rest)
 
     not_learned = share("not_learned")
     paper = share("paper")
-    missed = miss_rate([_holds(r, "not_learned") for r in verdicts if r["asked_because"] == "audit"])
+    missed = miss_rate([_holds(r, "not_learned") for r in known if r["asked_because"] == "audit"])
     change = _last_epoch(histories, epochs)
     return {
         "rows": len(verdicts),
         "learned": counts["learned"],
         "unstable": counts["unstable"],
         "unlearned": counts["unlearned"],
+        "not_asked": counts["not_asked"],
         "share_unlearned": _listed(share("unlearned")),
         "share_not_learned": _listed(not_learned),
         "paper_share": _listed(paper),
@@ -73,7 +77,7 @@ def _listed(share: Share) -> list[float | None]:
 
 
 def _counted(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
-    found = Counter(record[column] for record in records)
+    found = Counter(record[column] for record in records)  # None: the base model was not asked
     return {name: found[name] for name in (*PRECEDENCE, "unexplained") if found[name]}
 
 
@@ -93,13 +97,15 @@ def _last_epoch(histories: Mapping[str, History], epochs: Mapping[int, float]) -
         return None
     steps = next(iter(histories.values())).steps.tolist()
     last = epochs.get(steps[-1])
-    before = [step for step in steps[:-1] if last is not None and step in epochs and epochs[step] <= last - 1]
+    if last is None:
+        return None
+    before = [step for step in steps[:-1] if step in epochs and abs(last - 1 - epochs[step]) <= _NEAR]
     if not before:
         return None
-    at = steps.index(before[-1])
+    at = steps.index(min(before, key=lambda step: abs(last - 1 - epochs[step])))
     losses = np.array([history.nll for history in histories.values()])
     first, end = float(losses[:, at].mean()), float(losses[:, -1].mean())
-    return None if first == 0 else (end - first) / first
+    return (end - first) / first if first > 0 and math.isfinite(end) else None
 
 
 def _statements(change: float | None) -> list[str]:

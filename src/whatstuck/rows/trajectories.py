@@ -68,7 +68,8 @@ def trained_rows(dataset: Any) -> list[TrainedRow]:
             raise WhatStuckError("the training rows are packed, so single rows cannot be followed: set packing=False")
         ids = tuple(int(token) for token in record["input_ids"])
         predicted = _supervised(record, len(ids))
-        name = str(record.get("row_id", record.get("id", "")) or _hash(ids, predicted))
+        given = next((record[key] for key in ("row_id", "id") if record.get(key) not in (None, "")), None)
+        name = _hash(ids, predicted) if given is None else str(given)
         taken[name] = count = taken.get(name, 0) + 1
         rows.append(TrainedRow(name if count == 1 else f"{name}-{count}", TokenRow(ids, predicted)))
     return rows

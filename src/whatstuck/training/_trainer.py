@@ -88,8 +88,8 @@ def make_trainer(
     trainer.add_callback(trainer.progress)
     if probe is not None:  # before the first evaluation, which it adds to
         probe.attach(trainer)
-    if probe is None or not probe.settings.trajectories:  # else it counts by itself
-        trainer.add_callback(ExposureRecorder(trainer.train_dataset))
+    trainer.recorder = ExposureRecorder(trainer.train_dataset)
+    trainer.add_callback(trainer.recorder)
     trainer.add_callback(
         DenseCheckpoints(trainer, every=config.save_steps, dense=config.dense_checkpoints, save_first=config.use_peft)
     )
@@ -124,6 +124,7 @@ def _trainer_class() -> Any:
     class _WholeCheckpoints(require("trl", "trl").SFTTrainer):  # type: ignore[misc]  # TRL has no types
         given_order: GivenOrder | None = None
         checks: Checks | None = None
+        recorder: ExposureRecorder | None = None
 
         def _get_train_sampler(self, *rows: Any) -> Any:
             """The given order; transformers 4 has no setting for even a sequential one."""
@@ -146,6 +147,8 @@ def _trainer_class() -> Any:
             (staging / name / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
             if self.checks is not None:
                 self.checks.save(staging / name)
+            if self.recorder is not None:
+                self.recorder.save(staging / name)
             shutil.rmtree(out / name, ignore_errors=True)  # of a copy that was broken off
             (staging / name).rename(out / name)
             forget_resume_files(out, keep=out / name)

@@ -46,6 +46,27 @@ def failed_tests(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, *, known:
     yield from _other_prompt(_text(tokenizer, fed.ids[:start]), row)
 
 
+def followed(row: TrainingRow, positions: int | None) -> TokenRow:
+    """What is looked at from checkpoint to checkpoint: the supervised tokens of the row's own answer.
+
+    A trainer may supervise the prompt too; that would tell how well the prompt is known. Where the answer is not in
+    what was fed in these tokens (cut, or other tokens for its text), it is all that is supervised. A row that was not
+    fed, or of which that is not known, is taken as it is asked. One beyond the context has nothing to look at.
+
+    Args:
+        row: The row.
+        positions: Tokens that the model can read at once, where it has a limit.
+    """
+    fed = row.asked if row.fed is None else row.fed
+    if positions is not None and len(fed.ids) > positions:
+        return TokenRow(fed.ids, ())
+    start = _where(fed, row)
+    if start is None:
+        return fed
+    answer = range(start, min(start + len(row.target_ids), len(fed.ids)))
+    return TokenRow(fed.ids, tuple(position for position in fed.predicted if position in answer))
+
+
 def ends_are_learned(rows: Sequence[TrainingRow]) -> list[bool | None]:
     """Per row, whether a token behind its answer is supervised; None where the answer is not there as a whole."""
     found: list[bool | None] = []

@@ -21,12 +21,10 @@ from whatstuck.rows.feeding.rerun import fed_by_trl
 from whatstuck.rows.trajectories import trained_rows
 from whatstuck.runs import file_hash
 from whatstuck.training._data import prepare
-from whatstuck.training.config import TrainConfig
+from whatstuck.training.config import TrainConfig, trl_fields
 from whatstuck.training.sft import RECORD, positions_of
 
 logger = logging.getLogger(__name__)
-
-_TRL_FOLDER_FILES = ("sft_config.yaml", "config.yaml", "training_config.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +73,22 @@ def find_source(training: Path | None, checkpoints: Sequence[Path]) -> Source:
     """Where the training is described.
 
     Args:
-        training: A folder of `whatstuck train`, an output folder with a YAML, or a YAML of TRL's names; None looks
-            beside the checkpoints.
+        training: A folder of `whatstuck train`, or a YAML of TRL's names; None looks for such a folder beside the
+            checkpoints.
         checkpoints: Folders of the checkpoints.
 
     Raises:
         WhatStuckError: If what is given describes no training.
     """
     if training is not None and training.is_file():
-        return Source("trl", training, _read_yaml(training))
+        config = _read_yaml(training)
+        if not config.keys() & trl_fields().keys():
+            raise WhatStuckError(f"{training} names no setting of TRL's SFTConfig: give the YAML of the training")
+        return Source("trl", training, config)
     folders = [training] if training is not None else sorted({checkpoint.parent for checkpoint in checkpoints})
     for folder in folders:
         if (folder / RECORD).exists():
             return Source("whatstuck", folder, json.loads((folder / RECORD).read_text(encoding="utf-8")))
-        for name in _TRL_FOLDER_FILES:
-            if (folder / name).is_file():
-                return Source("trl", folder / name, _read_yaml(folder / name))
     if training is not None:
         raise WhatStuckError(
             f"{training} says nothing about a training: give a folder of `whatstuck train`, or a YAML with the "

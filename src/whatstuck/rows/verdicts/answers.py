@@ -4,6 +4,7 @@ The same checker looks at the finished model's answers, at the base model's, and
 fails its own checker was never to be learned.
 """
 
+import hashlib
 import importlib
 import re
 import sys
@@ -72,6 +73,19 @@ def find_function(name: str, what: str) -> Callable[..., Any]:
     if not callable(found):
         raise WhatStuckError(f"the {what} {name!r} is no function of {where}: give module:function")
     return cast("Callable[..., Any]", found)
+
+
+def function_hash(name: str) -> str | None:
+    """Hash of the file that a function of the user's is in: what was judged by another version is judged again.
+
+    Args:
+        name: As for `find_function`; the name of a checker of ours has none.
+    """
+    where, colon, _ = name.rpartition(":")
+    if not colon:
+        return None
+    file = getattr(_load(where, repr(name)), "__file__", None)
+    return None if file is None or not Path(file).is_file() else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def normalized(text: str) -> str:

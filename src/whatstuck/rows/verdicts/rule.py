@@ -13,7 +13,7 @@ from whatstuck.rows.thresholds import Thresholds
 from whatstuck.rows.verdicts.asking import Asked
 from whatstuck.rows.verdicts.intervals import Share, wilson
 
-Verdict = Literal["learned", "unstable", "unlearned"]
+Verdict = Literal["learned", "unstable", "unlearned", "not_asked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Judged:
 
     Attributes:
         verdict: `unlearned`: no answer is right. `learned`: the most likely answer is right, and most draws are.
-            `unstable`: neither, or it could not be asked.
+            `unstable`: neither. `not_asked`: its answers would say nothing, for `reason`.
         paper_unlearned: None of the first five draws is right; of a choice, five draws would more likely all be wrong
             than not. None where it could not be asked.
         reason: Why the row could not be asked; mostly empty.
@@ -43,7 +43,7 @@ def judge(asked: Asked, thresholds: Thresholds) -> Judged:
         thresholds: `learned_rate`, `choice_unlearned`.
     """
     if asked.unavailable:
-        return Judged("unstable", None, asked.unavailable)
+        return Judged("not_asked", None, asked.unavailable)
     verdict: Verdict = "unstable"
     if asked.form == "choices":
         paper = asked.rate <= _PAPER_CHOICE
