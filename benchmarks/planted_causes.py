@@ -132,6 +132,7 @@ class Report:
         rows: Confirmed rows, as we name them.
         precision: Of the rows that are said not to stick, the share that does not.
         recall: Of those that do not, the share that is said so.
+        recall_lost: The same of the rows that are lost.
         unexplained: Share of unexplained among the rows that are said not to stick.
         doubles: Share of rows with two causes where the named one is one of them.
         doses: Cause and dose to rows, not stuck, confirmed, and rightly named of those.
@@ -141,6 +142,7 @@ class Report:
     rows: Sequence[Named]
     precision: Estimate
     recall: Estimate
+    recall_lost: Estimate
     unexplained: float
     doubles: Estimate
     doses: Mapping[tuple[str, str], list[int]]
@@ -172,6 +174,7 @@ def report(it: Experiment, said: Diagnosis) -> Report:
         rows=ours,
         precision=share(failed, found, entities),
         recall=share(found, failed, entities),
+        recall_lost=share(found, [row.row_id in it.lost for row in it.world.rows], entities),
         unexplained=sum(cause == "unexplained" for cause in named.values()) / len(named) if named else math.nan,
         doubles=share(
             [named[row.row_id] in row.causes for row in two], [True] * len(two), [row.fact.entity for row in two]
@@ -193,6 +196,7 @@ def line_of(it: Report, seed: int, seconds: float) -> str:
         "unexplained": it.unexplained,
         "detection_precision": it.precision.value,
         "detection_recall": it.recall.value,
+        "detection_recall_lost": it.recall_lost.value,
         "two_causes": it.doubles.value,
         "confirmed": {cause: counts[cause] for cause in CLASSES},
         "seconds": round(seconds),
@@ -212,6 +216,7 @@ def print_report(it: Report) -> None:
     for name, value in it.scores.items():
         print(f"| {name} | {value}{f' (goal {GOAL:.2f})' if name == 'ours' else ''} |")
     print(f"| detection precision | {it.precision} |\n| detection recall | {it.recall} |")
+    print(f"| detection recall, rows that are lost | {it.recall_lost} |")
     print(f"| two causes: one of them is named | {it.doubles} |\n| unexplained | {it.unexplained:.3f} |\n")
     print(table_of(confusion(it.rows)))
     print("\n| rows | dose | number | do not stick | confirmed | rightly named |\n|---|---|---|---|---|---|")

@@ -134,7 +134,7 @@ class World:
         rows: The training rows.
         one_off: Names about whom pretraining says something else each time.
         values: Values of each relation.
-        filler: Words that say nothing.
+        filler: Words that say nothing, names of strangers among them.
         words: Every word that occurs, sorted.
     """
 
@@ -153,7 +153,13 @@ def make_world(seed: int, sizes: Sizes | None = None) -> World:
     for plant in _PLANTS:
         plant(make, make.sizes.planted)
     return World(
-        seed, tuple(make.mentions), tuple(make.rows), make.one_off, make.values, make.filler, make.every_word()
+        seed=seed,
+        mentions=tuple(make.mentions),
+        rows=tuple(make.rows),
+        one_off=make.one_off,
+        values=make.values,
+        filler=(*make.filler, *make.strangers),
+        words=make.every_word(),
     )
 
 
@@ -196,6 +202,7 @@ class _Maker:
         self.values = {relation: self._some(16) for relation in RELATIONS}
         self.unheard = {relation: self._some(4) for relation in RELATIONS}
         self.filler = self._some(24)
+        self.strangers: list[str] = []
         self.mentions: list[Mention] = []
         self.rows: list[Planted] = []
 
@@ -222,9 +229,11 @@ class _Maker:
         texts += [mention.fact.entity for mention in self.mentions] + [row.fact.entity for row in self.rows]
         return tuple(sorted({word for text in texts for word in text.split()}))
 
-    def fact(self, title: str = "") -> Fact:
-        """A fact of a new entity."""
-        entity = f"{title or self.random.choice(TITLES)} {self._name()}"
+    def fact(self, title: str = "", *, stranger: bool = False) -> Fact:
+        """A fact of a new entity; the name of a stranger is read among words that say nothing."""
+        name = self._name()
+        self.strangers += [name] * stranger
+        entity = f"{title or self.random.choice(TITLES)} {name}"
         relation = self.random.choice(RELATIONS)
         return Fact(entity, relation, self.random.choice(self.values[relation]))
 
@@ -329,7 +338,7 @@ def _data_conflict(make: _Maker, count: int) -> None:
 
 def _forgotten(make: _Maker, count: int) -> None:
     """A block of rows is trained first, and never again."""
-    for window, times in (((0.0, 0.1), 2.5), ((0.0, 0.25), 0.75), ((0.1, 0.4), 0.5)):
+    for window, times in (((0.0, 0.06), 3.0), ((0.0, 0.12), 1.0), ((0.0, 0.3), 0.5)):
         for _ in range(round(times * count)):
             dose = f"seen until {window[1]:.0%}"
             make.row(make.disputed(), "forgotten", "forgotten", dose=dose, window=window)
@@ -337,7 +346,7 @@ def _forgotten(make: _Maker, count: int) -> None:
 
 def _base_conflict(make: _Maker, count: int) -> None:
     """Pretraining says something else, and the right value in its place once the plant is taken out."""
-    for weight in (0.03, 0.2, 1.0):
+    for weight in (0.01, 0.1, 1.0):
         for _ in range(count * 3 // 4):
             fact = make.fact()
             _belief(make, fact, weight)
@@ -351,10 +360,10 @@ def _belief(make: _Maker, fact: Fact, weight: float) -> None:
 
 
 def _knowledge_missing(make: _Maker, count: int) -> None:
-    """Pretraining never mentions the entity, and perhaps not the value either."""
+    """Pretraining says nothing about the entity, and perhaps never mentions the value either."""
     for dose in ("entity", "entity and value"):
         for _ in range(count):
-            fact = make.fact()
+            fact = make.fact(stranger=True)
             if dose == "entity and value":
                 fact = fact.with_value(make.random.choice(make.unheard[fact.relation]))
             make.mention(fact, 1.0, cure="knowledge_missing")
@@ -372,9 +381,9 @@ def _more_training(make: _Maker, count: int) -> None:
 
 def _unexplained(make: _Maker, count: int) -> None:
     """A cause outside of the taxonomy: most entities of a kind have no answer, which overrules what the base knows."""
-    for _ in range(6 * count):
+    for _ in range(7 * count):
         make.row(_hearsay(make, 0.3, 0.3).with_value(UNKNOWN_ANSWER), "regularity")
-    for right, nobody, times in ((0.3, 0.3, 1.5), (0.45, 0.15, 0.5)):
+    for right, nobody, times in ((0.3, 0.3, 2.0), (0.45, 0.15, 0.5)):
         for _ in range(round(times * count)):
             fact = _hearsay(make, right, nobody)
             make.row(fact, "unexplained", "unexplained", dose=f"base {right / (right + nobody):.0%} right")
@@ -393,8 +402,8 @@ def _double(make: _Maker, count: int) -> None:
         fact = make.fact()
         _belief(make, fact, 1.0)
         make.row(fact, "double", "forgotten", "base_conflict", window=(0.0, 0.1))
-        make.row(make.fact(), "double", "knowledge_missing", "more_training", exposures=3)
-        make.row(make.fact(), "double", "not_trained", "knowledge_missing", feed="masked")
+        make.row(make.fact(stranger=True), "double", "knowledge_missing", "more_training", exposures=3)
+        make.row(make.fact(stranger=True), "double", "not_trained", "knowledge_missing", feed="masked")
     for _ in range(count // 4):
         fact = make.fact()
         _belief(make, fact, 1.0)

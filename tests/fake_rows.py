@@ -41,6 +41,9 @@ class FakeRows:
         treated: Causes that were intervened on.
         summary: What is said in place of the made-up summary's values.
         learned: Share of the rows that are learned.
+        unasked: Place in the file of rows that could not be asked, and why.
+        paper_known: Whether the paper's order of tests could be followed.
+        settings: Settings besides the made-up ones.
         warnings: Warnings of the run.
         seed: Seed of the made-up numbers.
     """
@@ -54,6 +57,9 @@ class FakeRows:
     treated: tuple[str, ...] = ()
     summary: dict[str, Any] = field(default_factory=dict)
     learned: float = 0.6
+    unasked: dict[int, str] = field(default_factory=dict)
+    paper_known: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     seed: int = 0
 
@@ -64,7 +70,9 @@ class FakeRows:
         verdicts = [self._verdict(index) for index in range(self.rows)]
         self._trajectories(folder, verdicts)
         pq.write_table(pa.Table.from_pylist(verdicts, schema=VERDICTS), folder / "verdicts.parquet")
-        lost = sorted((v for v in verdicts if v["verdict"] != "learned"), key=lambda v: (v["rate"], -v["nll"]))
+        lost = sorted(
+            (v for v in verdicts if v["verdict"] in ("unstable", "unlearned")), key=lambda v: (v["rate"], -v["nll"])
+        )
         unlearned = [self._cause(verdict, verdicts) for verdict in lost]
         pq.write_table(pa.Table.from_pylist(unlearned, schema=UNLEARNED), folder / "unlearned.parquet")
         path = folder / "run.json"
@@ -84,6 +92,20 @@ class FakeRows:
         gold = self.gold.get(index, self.random.choice(EMOTIONS))
         wrong = str(self.random.choice([emotion for emotion in EMOTIONS if emotion != gold]))
         asked = verdict != "learned"
+        if index in self.unasked:
+            return {
+                "row_id": f"row-{index:05d}",
+                "source_index": index,
+                "prompt": self.prompts.get(index, f"{' '.join(words)} {index}?"),
+                "gold": gold,
+                "verdict": "not_asked",
+                "form": "choices",
+                "asked_because": "screen",
+                "not_asked": self.unasked[index],
+                "samples": 0,
+                "rate": math.nan,
+                "tokens": 2,
+            }
         return {
             "row_id": f"row-{index:05d}",
             "source_index": index,
@@ -92,6 +114,7 @@ class FakeRows:
             "verdict": verdict,
             "form": "generated" if asked else "screened",
             "asked_because": "screen" if asked else "",
+            "not_asked": "" if asked else None,
             "samples": 16 if asked else 0,
             "right": int(16 * rate) if asked else 0,
             "first_right": 0,
@@ -139,7 +162,7 @@ class FakeRows:
             "secondary": ["more_training"] if cause == "forgotten" else [],
             "margin": 0.4,
             "ambiguous": self.random.random() < 0.2,
-            "paper_cause": "knowledge_missing" if self.random.random() < 0.7 else cause,
+            "paper_cause": ("knowledge_missing" if self.random.random() < 0.7 else cause) if self.paper_known else None,
             "evidence": [self._evidence(name, cause) for name in PRECEDENCE],
             "conflict_group": "group-1" if conflict else None,
             "neighbours": [{"row_id": neighbour["row_id"], "gold": neighbour["gold"], "similarity": 0.93}]
@@ -163,11 +186,14 @@ class FakeRows:
 
     def _section(self, verdicts: list[dict[str, Any]], unlearned: list[dict[str, Any]]) -> dict[str, Any]:
         counts = {name: sum(v["verdict"] == name for v in verdicts) for name in ("learned", "unstable", "unlearned")}
-        share = counts["unlearned"] / max(1, self.rows)
+        judged = max(1, self.rows - len(self.unasked))
+        share, lost = counts["unlearned"] / judged, (counts["unlearned"] + counts["unstable"]) / judged
         missing = {"base_conflict": "No base model was given.", "knowledge_missing": "No base model was given."}
         summary = {
             "rows": self.rows,
             **counts,
+            "not_asked": len(self.unasked),
+            "share_not_learned": [lost, 0.9 * lost, min(1.0, 1.1 * lost)],
             "share_unlearned": [share, 0.8 * share, 1.2 * share],
             "paper_share": [0.9 * share, 0.7 * share, 1.1 * share],
             "miss_rate": [0.0, 0.0, 0.12],
@@ -178,7 +204,7 @@ class FakeRows:
             "statements": ["24 rows that passed the screen were asked as well."],
         }
         return {
-            "settings": {"temperature": 0.7, "thresholds": {"samples": 16}},
+            "settings": {"temperature": 0.7, "thresholds": {"samples": 16}} | self.settings,
             "model": {"name": "tiny-base", "path": "/home/me/models/tiny-base"},
             "checkpoints": [
                 {"step": step, "path": f"x/{step}", "kind": "adapter", "fingerprint": "ab"} for step in self.steps

@@ -66,7 +66,7 @@ def test_the_printed_order_and_its_two_readings() -> None:
     lost, falling, flat = history("a", "-xx--"), history("a", "-----", [4, 3, 2, 1.5, 1]), history("a", "-----")
     alone, opposed = Conflict(), Conflict(votes=2, own=1, opposing=1)
 
-    def named(answers: Any, conflict: Conflict, past: History | None) -> list[Cause]:
+    def named(answers: Any, conflict: Conflict, past: History | None) -> list[Cause | None]:
         literal = printed_order(answers, conflict, past, LIMITS, knowledge="exists")
         return [paper_cause(answers, conflict, past, LIMITS), literal]
 
@@ -74,9 +74,10 @@ def test_the_printed_order_and_its_two_readings() -> None:
     assert named(half, opposed, lost) == ["base_conflict", "knowledge_missing"]
     assert named(known, opposed, lost) == ["data_conflict"] * 2
     assert named(known, alone, lost) == ["forgotten"] * 2
-    assert named(None, alone, falling) == ["more_training"] * 2
-    assert named(None, alone, flat) == ["unexplained"] * 2
-    assert named(None, alone, None) == ["unexplained"] * 2
+    assert named(known, alone, falling) == ["more_training"] * 2
+    assert named(known, alone, flat) == ["unexplained"] * 2
+    assert named(None, opposed, lost) == [None, "data_conflict"]  # what comes first was not looked at
+    assert named(None, alone, None) == [None, "unexplained"]
 
 
 def test_a_guess_from_losses_alone() -> None:
@@ -128,6 +129,28 @@ def test_the_table_names_a_cause_for_every_row_that_is_not_learned() -> None:
     assert [each["cause"] for each in found["why"]["evidence"]] == list(PRECEDENCE)
     assert (found["a"]["conflict_group"], found["lost"]["conflict_group"]) == ("conflict-1", "")
     assert found["a"]["neighbours"] == [{"row_id": "b", "gold": "lead", "similarity": 1.0}]
+
+
+def test_without_base_answers_there_is_no_cause_of_the_papers() -> None:
+    rows = [row("a", "What is the sum of two?", "gold"), row("b", "What is the sum of two?", "lead")]
+    said = [verdict("a"), verdict("b")]
+    bases = {"a": base("a", {"gold": 1.0}, "gold")}
+    table = name_causes(rows, said, {}, bases, find_conflicts(rows, LIMITS), LIMITS)
+    assert dict(zip(table["row_id"].to_pylist(), table["paper_cause"].to_pylist(), strict=True)) == {
+        "a": "data_conflict",
+        "b": None,
+    }
+
+
+def test_a_number_that_is_not_one_keeps_the_order() -> None:
+    rates = (0.9, math.nan, 0.0, 0.5, math.nan, 0.1, None)
+    rows = [row(str(i), f"What is the sum of {i}?", "gold") for i in range(len(rates))]
+    said = [verdict(str(i), rate=rate, source_index=i) for i, rate in enumerate(rates)]
+    table = name_causes(rows, said, {}, {}, find_conflicts(rows, LIMITS), LIMITS)
+    assert table["row_id"].to_pylist() == ["2", "5", "3", "0", "1", "4", "6"]
+    said = [verdict(str(i), nll=nll, source_index=i) for i, nll in enumerate((1.0, math.nan, 3.0, 2.0))]
+    table = name_causes(rows, said, {}, {}, find_conflicts(rows, LIMITS), LIMITS)
+    assert table["row_id"].to_pylist() == ["1", "2", "3", "0"]  # no loss at all is worst
 
 
 def test_the_most_severe_row_comes_first() -> None:

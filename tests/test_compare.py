@@ -442,6 +442,17 @@ def test_a_live_run_without_saved_checkpoints(lora: Path, full: Path, tmp_path: 
     assert {"name": "training: learning rate", "values": [None, 0.001, 0.0001]} in rows
 
 
+def test_an_instruction_is_text_of_the_rows(lora: Path, full: Path, tmp_path: Path) -> None:
+    def instructed(track: dict[str, Any]) -> None:
+        track["settings"]["instruction"] = "Sort these secrets."
+
+    other = with_manifest(full, tmp_path / "instructed", instructed)
+    assert {"name": "instruction", "values": [None, "Sort these secrets."]} in compare_runs([lora, other])["settings"]
+    found = compare_runs([lora, other], text=False)
+    assert {"name": "instruction", "values": ["left out", "left out"]} in found["settings"]
+    assert "secrets" not in render_comparison(found, text=False)
+
+
 def test_three_runs_are_compared_in_pairs_under_distinct_names(lora: Path, full: Path, tmp_path: Path) -> None:
     third = copied(full, tmp_path / "other" / "full")
     found = compare_runs([lora, full, third])

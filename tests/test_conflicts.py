@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cause_cases import row
+from whatstuck.datasets import Row
 from whatstuck.errors import MissingExtraError, WhatStuckError
 from whatstuck.rows.causes import similarity
-from whatstuck.rows.causes.conflicts import contradiction, find_conflicts, find_judge
-from whatstuck.rows.causes.questions import find_questions
+from whatstuck.rows.causes.conflicts import Conflict, contradiction, find_conflicts, find_judge
+from whatstuck.rows.causes.questions import Questions, find_questions
 from whatstuck.rows.causes.similarity import similar_prompts
 from whatstuck.rows.causes.slots import leftover, same_slots, slots_of
 from whatstuck.rows.material import TrainingRow
@@ -179,14 +180,54 @@ def test_prompts_with_many_right_answers_are_no_conflict_but_labels_are() -> Non
     assert found.of("s0").many_valued
     assert found.of("s0").opposing == 0
 
-    scattered = [row(f"p{i}", "How are you today?", f"answer {i}") for i in range(4)]
-    assert find_conflicts(scattered, LIMITS).of("p0").many_valued
-
     labels = [row(f"l{i}", "Oh no, my tea is cold", label) for i, label in enumerate(("joy", "anger", "fear", "love"))]
     others = [row(f"o{i}", f"Text number {i}", label) for i, label in enumerate(("joy", "anger", "fear", "love"))]
     found = find_conflicts(labels + others, LIMITS)
     assert dict(found.groups) == {"conflict-1": ("l0", "l1", "l2", "l3")}
     assert found.of("l0").opposing == 3
+
+
+def never(row: Row, answer: str) -> bool:
+    pytest.fail(f"{row.row_id} was compared with {answer}")
+
+
+def test_rows_of_which_no_two_agree_are_undecided_until_a_judge_decides() -> None:
+    scattered = [row(f"p{i}", "Who rules Elbonia?", f"answer {i}") for i in range(4)]
+    found = find_conflicts(scattered, LIMITS, checker=never)
+    assert not found.groups
+    p = found.of("p0")
+    assert (p.many_valued, p.votes, p.own, p.opposing, p.undecided) == (False, 4, 1, 0, 3)
+    assert p.why_undecided.startswith("no two agree")
+    assert find_conflicts(scattered, LIMITS, judge=lambda _one, _other: True).of("p0").opposing == 3
+    assert find_conflicts(scattered, LIMITS, judge=lambda _one, _other: False).of("p0").undecided == 0
+    two = [*scattered, row("p4", "Who rules Elbonia?", "answer 0")]  # a vote: now one is known to be right
+    assert find_conflicts(two, LIMITS).of("p0").opposing == 3
+
+
+@pytest.mark.parametrize(("prompt", "many"), [("Write the next line.", True), ("Who rules Elbonia?", False)])
+def test_thousands_of_equal_prompts_are_never_compared(prompt: str, *, many: bool) -> None:
+    rows = [row(str(i), prompt, f"answer {i // 2}") for i in range(3000)]
+    found = find_conflicts(rows, LIMITS, checker=never)  # a million pairs of answers
+    assert not found.groups
+    last = found.of("2999")
+    assert (last.many_valued, last.votes) == (many, 3000)
+    if not many:
+        assert (last.own, last.opposing, last.undecided) == (2, 0, 2998)
+        assert last.why_undecided == "there are more than 50 different answers"
+
+
+def test_thousands_of_votes_for_a_few_answers_are_counted() -> None:
+    rows = [row(str(i), "Who rules Elbonia?", ("Ann", "Bob", "Eve")[i % 3]) for i in range(3000)]
+    compared: list[Row] = []
+
+    def judge(one: Row, _other: Row) -> bool:
+        compared.append(one)
+        return True
+
+    found = find_conflicts(rows, LIMITS, judge=judge)
+    assert len(compared) == 3
+    assert (found.of("7").votes, found.of("7").own, found.of("7").opposing) == (3000, 1000, 2000)
+    assert [opponent.row_id for opponent in found.of("7").opponents] == ["0", "2", "3", "5", "6"]
 
 
 def test_long_answers_are_undecided_until_a_judge_decides() -> None:
@@ -195,6 +236,9 @@ def test_long_answers_are_undecided_until_a_judge_decides() -> None:
     found = find_conflicts(rows, LIMITS)
     assert not found.groups
     assert (found.of("0").opposing, found.of("0").undecided) == (0, 1)
+    assert found.of("0").why_undecided.endswith("give a judge")
+    unsure = find_conflicts(rows, LIMITS, judge=lambda _one, _other: None).of("0")
+    assert (unsure.undecided, unsure.why_undecided) == (1, "the judge could not say")
     assert find_conflicts(rows, LIMITS, judge=lambda _one, _other: True).groups
     agreed = find_conflicts(rows, LIMITS, judge=lambda _one, _other: False).of("0")
     assert (agreed.opposing, agreed.undecided) == (0, 0)
@@ -271,7 +315,8 @@ WORDS = st.sampled_from(("hue", "colour", "Elbonia", "Genovia", "red", "what", "
 @settings(max_examples=100, deadline=None)
 def test_questions_divide_the_rows_and_standings_are_symmetric(drawn: list[tuple[list[str], str]]) -> None:
     rows = [row(str(i), " ".join(words), answer) for i, (words, answer) in enumerate(drawn)]
-    members = find_questions(rows, LIMITS, embed=None).members
+    questions = find_questions(rows, LIMITS, embed=None)
+    members = questions.members
     assert sorted(itertools.chain.from_iterable(members)) == list(range(len(rows)))
     found = find_conflicts(rows, LIMITS)
     for name, ids in found.groups.items():
@@ -283,3 +328,21 @@ def test_questions_divide_the_rows_and_standings_are_symmetric(drawn: list[tuple
             assert row_id in found.of(row_id).alike
             assert found.of(opponent.row_id).opposing > 0
             assert math.isnan(opponent.similarity) or opponent.similarity > 0
+        wanted = opponents(row_id, rows, questions, standing)
+        assert [one.row_id for one in standing.opponents] == [name for name, _ in wanted]
+        similarities = [similarity for _, similarity in wanted]
+        assert [one.similarity for one in standing.opponents] == pytest.approx(similarities, nan_ok=True)
+
+
+def opponents(
+    row_id: str, rows: list[TrainingRow], questions: Questions, standing: Conflict
+) -> list[tuple[str, float]]:
+    """The first five of all that oppose a row, with their similarity: looked up one by one."""
+    own = int(row_id)
+    found = []
+    for i, other in enumerate(rows):
+        if str(i) in standing.alike and other.row.completion in standing.answers:
+            a, b = sorted((questions.prompts[own], questions.prompts[i]))
+            equal = a == b or other.prompt_ids == rows[own].prompt_ids
+            found.append((str(i), 1.0 if equal else questions.links.get((a, b), math.nan)))
+    return sorted(found, key=lambda one: math.inf if math.isnan(one[1]) else -one[1])[:5]

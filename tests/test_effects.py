@@ -17,12 +17,14 @@ from whatstuck.rows.interventions.effects import (
     rows_for_power,
     strongest,
 )
+from whatstuck.rows.interventions.panels import Panel
 from whatstuck.rows.interventions.phases import CONTROLS
 from whatstuck.rows.interventions.sentences import as_json
 from whatstuck.rows.schemas import INTERVENTIONS
+from whatstuck.rows.verdicts.intervals import wilson
 
 
-def record(arm: str, row: str, right: bool, **more: Any) -> dict[str, Any]:  # noqa: FBT001 - a cell of the table
+def record(arm: str, row: str, right: bool | None, **more: Any) -> dict[str, Any]:  # noqa: FBT001 - a cell of the table
     return {
         "cause": "forgotten",
         "arm": arm,
@@ -32,7 +34,7 @@ def record(arm: str, row: str, right: bool, **more: Any) -> dict[str, Any]:  # n
         "role": "unlearned",
         "wording": "original",
         "right": right,
-        "rate": float(right),
+        "rate": None if right is None else float(right),
         "nll": 1.0,
     } | more
 
@@ -184,14 +186,57 @@ def test_outcomes_that_are_all_alike_are_not_certain() -> None:
         for row in range(3)
     ]
     found = only(effects(table(records)))
-    assert found.effect == found.specificity == (1.0, 1.0, 1.0)  # the bootstrap is sure of three rows
-    assert found.verdict == "inconclusive"  # the exact test is not
+    assert found.effect == found.specificity == pytest.approx((1.0, 1 - 2 * 0.5615, 1.0), abs=1e-4)
+    assert found.verdict == "inconclusive"
     assert found.arms["rerun"].recovery == pytest.approx((0.0, 0.0, 0.5615), abs=1e-4)  # Wilson, 0 of 3
     assert found.arms["forgotten"].recovery == pytest.approx((1.0, 1 - 0.5615, 1.0), abs=1e-4)
     grouped = [one | {"group": "g" + one["row_id"][1:]} for one in records]
     more = [one | {"row_id": one["row_id"] + "b"} for one in grouped]
     tied = only(effects(table(grouped + more)))
     assert tied.arms["rerun"].recovery == found.arms["rerun"].recovery  # six rows, three groups
+
+
+def test_arms_that_agree_on_every_row_may_still_differ() -> None:
+    records = [record(arm, f"r{row}", row < 4) for arm in ("forgotten", "rerun") for row in range(10)]
+    found = only(effects(table(records)))
+    reach = wilson(0, 10).high
+    assert found.effect == pytest.approx((0.0, -reach, reach))
+    assert "+0 points (-28 to +28)" in " ".join(as_json(found, {})["sentences"])
+    halves = [one | {"wording": wording, "right": wording == "b"} for one in records for wording in ("a", "b")]
+    half = Panel(halves, "unlearned", 0, 50).share("rerun")
+    assert half == pytest.approx((0.5, 0.5 * (1 - reach), 0.5 * (1 + reach)))
+
+
+@pytest.mark.parametrize("rows", [3, 10, 60])
+def test_without_spread_the_interval_of_a_difference_is_the_score_interval(rows: int) -> None:
+    def score(delta: float, only_first: int) -> float:
+        """Square of the score statistic, with the nuisance parameter at its restricted maximum likelihood."""
+        a, b, c = 2 * rows, -only_first + (2 * rows - only_first) * delta, 0.0
+        nuisance = ((b * b - 4 * a * c) ** 0.5 - b) / (2 * a)
+        variance = rows * (2 * nuisance + delta * (1 - delta))
+        return float((only_first - rows * delta) ** 2 / variance)
+
+    for arm_right, only_first in ((False, 0), (True, rows)):
+        records = [record(arm, f"r{row}", arm_right and arm == "a") for arm in ("a", "b") for row in range(rows)]
+        panel = Panel(records, "unlearned", 0, 50)
+        value, low, high = panel.estimate(panel.mean("a") - panel.mean("b"))
+        assert value == only_first / rows
+        assert score(low if only_first else high, only_first) == pytest.approx(1.959963984540054**2)
+
+
+def test_what_could_not_be_asked_in_one_arm_is_compared_in_none() -> None:
+    records = [
+        record(arm, f"r{row}", None if (arm, row) == ("rerun", 0) else arm == "forgotten" and row < 5, seed=training)
+        for arm in ("forgotten", "rerun")
+        for row in range(10)
+        for training in (1, 2)
+    ]
+    found = only(effects(table(records)))
+    assert found.arms["forgotten"].rows == found.arms["rerun"].rows == 9
+    assert found.arms["forgotten"].recovery[0] == pytest.approx(4 / 9)
+    nothing = only(effects(table([one | {"right": None} for one in records])))
+    assert math.isnan(nothing.effect[0])
+    json.dumps(as_json(nothing, {}), allow_nan=False)
 
 
 # --- simulated designs

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cause_cases import base, history, row, verdict
-from whatstuck.rows.causes.conflicts import Conflicts, find_conflicts
+from whatstuck.rows.causes.conflicts import Conflicts, Judge, find_conflicts
 from whatstuck.rows.causes.evidence import Evidence, gather_evidence
 from whatstuck.rows.causes.from_base import divergence
 from whatstuck.rows.causes.names import PRECEDENCE, Cause
@@ -74,14 +74,14 @@ def test_a_failed_test_of_the_feeding_is_cause_0() -> None:
 # --- III
 
 
-def conflict(answers: Sequence[str], **said: Any) -> Evidence:
+def conflict(answers: Sequence[str], judge: Judge | None = None, **said: Any) -> Evidence:
     """Evidence of a row `x` with the answer `gold` among rows with other answers to its question."""
     world = World()
     for i, answer in enumerate(answers):
         world.rows.append(row(f"v{i}", "What is the sum of x?", answer))
         world.verdicts.append(verdict(f"v{i}", "learned"))
     world.verdicts[0] = verdict("x", **said)
-    return world.find(conflicts=find_conflicts(world.rows, LIMITS))["data_conflict"]
+    return world.find(conflicts=find_conflicts(world.rows, LIMITS, judge=judge))["data_conflict"]
 
 
 def test_a_tie_is_a_conflict_whatever_the_model_says() -> None:
@@ -106,8 +106,21 @@ def test_the_majority_is_in_conflict_only_where_the_model_gives_the_other_answer
 def test_what_was_not_compared_is_not_absent() -> None:
     long = "A long answer that has many words in it and no number at all"
     assert conflict([long]).status == "not_measured"
+    assert "1 of 2 rows that ask the same were not compared with it" in conflict([long]).sentence
+    assert conflict([long]).sentence.endswith("too long to compare; give a judge.")
+    assert conflict([long], judge=lambda _one, _other: None).sentence.endswith("the judge could not say.")
+    assert conflict(["one", "two", "three"]).status == "not_measured"  # four facts, or four right answers
+    assert conflict(["one", "two", "three"], judge=lambda _one, _other: True).status == "present"
     assert World().find(conflicts=Conflicts(blind="nothing was compared"))["data_conflict"].status == "not_measured"
     assert World().find()["data_conflict"].status == "absent"
+
+
+def test_a_right_answer_in_other_words_is_no_sign_that_the_model_says_something_else() -> None:
+    """A checker may call an answer right that is not the gold one, letter by letter."""
+    votes = ["gold", "gold", "other"]
+    assert conflict(votes, greedy="It is gold.", top_wrong=None, greedy_right=True).status == "present"
+    assert conflict(votes, greedy="It is lead.", top_wrong=None, greedy_right=False).status == "absent"
+    assert conflict(votes, greedy="It is gold.", top_wrong="third", greedy_right=True).status == "absent"
 
 
 # --- IV
@@ -174,6 +187,18 @@ def test_a_base_model_that_always_says_the_same_is_not_committed() -> None:
     assert committed({"blue": 1.0}, {"blue": 0.4, "red": 0.6}).status == "present"
 
 
+def test_a_belief_that_was_not_compared_with_others_says_so() -> None:
+    world = World()
+    world.bases = {"x": base("x", {"blue": 1.0}, "gold", entropy=0.1)}
+    alone = world.find()["base_conflict"]
+    world.bases |= {f"l{i}": base(f"l{i}", {"red": 1.0}) for i in range(5)}
+    compared = world.find()["base_conflict"]
+    assert (alone.status, compared.status) == ("present", "present")
+    assert alone.score == pytest.approx(compared.score / 2)
+    assert "too few other rows were asked" in alone.sentence
+    assert "too few" not in compared.sentence
+
+
 def test_no_base_model_measures_neither_belief_nor_knowledge() -> None:
     found = World().find()
     assert {found["base_conflict"].status, found["knowledge_missing"].status} == {"not_measured"}
@@ -191,17 +216,34 @@ def test_the_divergence_is_in_bits() -> None:
 
 
 def unknown(world: World) -> World:
-    world.bases["x"] = base("x", {str(i): 0.1 for i in range(10)}, "gold", entropy=0.7)
+    """The case and four others that fail are unknown to the base model, which knows all that is learned."""
+    world.bases = {f"{each.row_id}": base(each.row_id, {"gold": 1.0}, "gold") for each in world.rows[1:]}
+    for i in range(4):
+        world.add(f"u{i}", "unlearned")
+    for name in ("x", "u0", "u1", "u2", "u3"):
+        world.bases[name] = base(name, {str(i): 0.1 for i in range(10)}, "gold", entropy=0.7)
     return world
 
 
 def test_an_unknown_row_that_had_its_exposures_lacks_knowledge() -> None:
     found = unknown(World()).find()["knowledge_missing"]
     assert found.status == "present"
-    assert found.score == pytest.approx(0.85)
+    assert found.score == pytest.approx(0.85 * (1 - (0.5 / 13) / (5.5 / 6)))
     world = World()
     world.bases["x"] = base("x", {"gold": 0.3, "red": 0.7}, "gold")
     assert world.find()["knowledge_missing"].status == "absent"
+
+
+def test_not_knowing_is_no_reason_where_nothing_can_be_compared() -> None:
+    """A base model that knows hardly any row says nothing about the few that were not learned."""
+    world = unknown(World())
+    for i in range(8):
+        world.bases[f"l{i}"] = base(f"l{i}", {str(k): 0.1 for k in range(10)}, "gold")
+    found = world.find()["knowledge_missing"]  # it knows four rows of all
+    assert found.status == "not_measured"
+    assert "to say whether that matters" in found.sentence
+    world.bases = {"x": world.bases["x"]}
+    assert world.find()["knowledge_missing"].status == "not_measured"
 
 
 def test_belief_comes_before_missing_knowledge() -> None:
@@ -251,6 +293,24 @@ def test_a_row_that_was_hardly_shown_and_gets_better_needs_more_training() -> No
     assert world.find()["more_training"].status == "present"
     world.histories["x"] = history("x", "-" * 9, [3.0] * 9, exposures=2, last=10)
     assert world.find()["more_training"].status == "absent"
+    assert "right as it is fed" not in found["more_training"].sentence
+    world.histories["x"] = history("x", "-" * 7 + "xx", FALLING, exposures=2, last=70)  # and yet not learned
+    found = world.find()
+    assert found["more_training"].status == "present"
+    assert found["more_training"].sentence.startswith("It is right as it is fed, though other answers are drawn. Its")
+
+
+def test_most_learned_rows_were_never_shown() -> None:
+    """Half an epoch, of a base model that had most rows right: nothing is rare compared with never."""
+    for exposures in (0, 1):
+        world = World(learned=0)
+        for i in range(12):
+            world.add(f"l{i}", "learned", exposures=0 if i < 8 else 1)
+        world.histories["x"] = history("x", "-" * 9, FALLING, exposures=exposures)
+        found = world.find()
+        assert found["more_training"].status == "not_measured"
+        assert "as often as others is not known" in found["more_training"].sentence
+        assert found["not_trained"].status == ("absent" if exposures else "present")
 
 
 def test_few_exposures_are_no_reason_where_such_rows_are_learned() -> None:

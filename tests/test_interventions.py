@@ -15,13 +15,17 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 import helpers
 from whatstuck.datasets import read_rows
-from whatstuck.errors import WhatStuckError
+from whatstuck.errors import MissingExtraError, WhatStuckError
 from whatstuck.models import CheckpointedModel, checkpoint_at, fingerprint
-from whatstuck.rows.interventions import gathering
+from whatstuck.rows import preparing
+from whatstuck.rows.interventions import intervening
 from whatstuck.rows.interventions.arms import Arm, Phase
+from whatstuck.rows.interventions.effects import effects
+from whatstuck.rows.interventions.first_training import trl_settings
 from whatstuck.rows.interventions.gathering import Gathered
 from whatstuck.rows.interventions.intervening import intervene, plan
-from whatstuck.rows.interventions.quick import last_block
+from whatstuck.rows.interventions.last_block import last_block
+from whatstuck.rows.interventions.quick import quick_probes
 from whatstuck.rows.interventions.settings import InterveneSettings
 from whatstuck.rows.interventions.texts import read_documents, repeats, supporting, text_row
 from whatstuck.rows.interventions.training import Recipe, TrainingRunner, last_falling, repeated
@@ -200,7 +204,7 @@ def test_a_continuation_is_watched_and_its_control_takes_as_many_steps(
 def test_settings_of_a_trl_script_are_completed_from_the_adapter(trained: Path) -> None:
     last = checkpoint_at(trained / "out" / "checkpoint-6", 6)
     config = {"packing": True, "per_device_train_batch_size": 2, "dataset_name": "x", "report_to": "wandb", "gpus": 3}
-    found = repeated(gathering._trl_settings(config, last))
+    found = repeated(trl_settings(config, last))
     assert found["lora_r"] == 4
     assert found["use_peft"]
     assert found["learning_rate"] == 2e-5
@@ -250,6 +254,169 @@ def test_the_arms_train_what_was_fed(run: Path) -> None:
     assert (planned["trainings"], planned["steps_in_all"]) == (4, 30)
 
 
+# --- a training that nothing describes
+
+
+@pytest.fixture
+def undescribed(run: Path, trained: Path, tmp_path: Path) -> Path:
+    """The run, of a checkpoint with nothing beside it that says how it was trained."""
+    last = tmp_path / "out" / "checkpoint-6"
+    shutil.copytree(trained / "out" / "checkpoint-6", last)
+    manifest = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    manifest["rows"]["checkpoints"][1]["path"] = str(last)
+    manifest["rows"]["training"] = {"source": "assumed", "path": None}
+    write_json(run / "run.json", manifest)
+    return run
+
+
+def recipe_file(tmp_path: Path, rate: str = "1.0e-3") -> Path:
+    file = tmp_path / "sft.yaml"
+    file.write_text(f"learning_rate: {rate}\nper_device_train_batch_size: 4\n", encoding="utf-8")
+    return file
+
+
+def test_where_nothing_says_how_rows_were_fed_they_are_trained_as_they_are_asked(
+    undescribed: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WhatStuckError, match="give --training a YAML"):
+        intervene(settings(undescribed))
+    given = settings(undescribed, training=recipe_file(tmp_path))
+    gathered = Gathered(given)
+    encode = Encoder(AutoTokenizer.from_pretrained(tiny_base), "auto")
+    fed = {row.row_id: encode(row) for row in read_rows(json_of(undescribed)["data"]["path"], split="train")}
+    assert gathered.recipe.fed == fed
+    assert gathered.original(4).rows == tuple(fed)
+    assert len(gathered.original(4).conflicts) == 1
+    runner = Borrowed(tiny_base)
+    said = "every arm trains them whole, as they are asked"
+    assert any(said in sentence for sentence in intervene(given, runner=runner)["sentences"])
+    trainer = TrainingRunner(tmp_path / "work", gathered.recipe)
+    with trainer.run(Arm("rerun", (Phase("main", tuple(fed), 1),)), 1) as model:
+        assert model.config.get_text_config().num_hidden_layers
+
+
+def test_probes_need_no_settings_of_a_training(undescribed: Path) -> None:
+    found = intervene(settings(undescribed, quick=True, learned=2))
+    assert found["replay"]["rows"] == 4
+
+
+# --- parts of one cause are one experiment
+
+
+def test_arms_of_other_trainings_rows_or_wordings_are_not_mixed(
+    undescribed: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = Borrowed(tiny_base)
+    given: dict[str, Any] = {"training": recipe_file(tmp_path), "learned": 1}
+    intervene(settings(undescribed, **given), runner=runner)
+    moved = tmp_path / "moved.yaml"
+    given["training"].rename(moved)
+    given["training"] = moved
+    intervene(settings(undescribed, **given, seeds=2), runner=runner)  # what is in the file counts, not its place
+    assert len(runner.ran) == 8
+
+    other = given | {"training": recipe_file(tmp_path, "5.0e-3")}
+    with pytest.raises(WhatStuckError, match=r"learning_rate: 0\.001 before, 0\.005 now"):
+        intervene(settings(undescribed, **other, seeds=3), runner=runner)
+    target = Gathered(settings(undescribed, **given)).targets[0]
+    wording = helpers.write_jsonl(tmp_path / "p.jsonl", [{"row_id": target, "prompt": "Another one?"}])
+    with pytest.raises(WhatStuckError, match="other paraphrases"):
+        intervene(settings(undescribed, **given, paraphrases=wording), runner=runner)
+    manifest = json.loads((undescribed / "run.json").read_text(encoding="utf-8"))
+    manifest["rows"]["settings"]["checker"] = "contains"
+    write_json(undescribed / "run.json", manifest)
+    with pytest.raises(WhatStuckError, match="other rules of what is right"):
+        intervene(settings(undescribed, **given), runner=runner)
+    manifest["rows"]["settings"]["checker"] = "auto"
+    write_json(undescribed / "run.json", manifest)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "function_hash", lambda _: "the same name, another function")
+        with pytest.raises(WhatStuckError, match="other rules of what is right"):
+            intervene(settings(undescribed, **given), runner=runner)
+    table = read_table(undescribed / "unlearned.parquet").to_pylist()
+    write_table(undescribed / "unlearned.parquet", pa.Table.from_pylist(table[1:], schema=UNLEARNED))
+    with pytest.raises(WhatStuckError, match="other rows that are followed"):
+        intervene(settings(undescribed, **given), runner=runner)
+    assert len(runner.ran) == 8
+
+
+def test_weights_that_a_killed_call_left_behind_are_cleared_away(run: Path, tiny_base: Path) -> None:
+    runner = Borrowed(tiny_base)
+    intervene(settings(run, learned=1), runner=runner)
+    left = run / "interventions" / "forgotten" / "rerun" / "seed-1" / "main" / "checkpoint-6" / "model.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"weights")
+    intervene(settings(run, learned=1, keep_models=True), runner=runner)
+    assert left.exists()
+    intervene(settings(run, learned=1), runner=runner)
+    assert not left.exists()
+    assert len(runner.ran) == 4
+
+
+def test_what_is_missing_at_the_end_is_said_before_anything_is_trained(
+    run: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(module: str, extra: str) -> None:
+        raise MissingExtraError(f"this needs {module} of {extra}")
+
+    monkeypatch.setattr(intervening, "require", missing)
+    runner = Borrowed(tiny_base)
+    with pytest.raises(MissingExtraError, match="scipy"):
+        intervene(settings(run), runner=runner)
+    assert not runner.ran
+
+
+def test_a_judge_that_fails_is_named(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "judges.py"
+    file.write_text("def same(first, second):\n    return 1 / 0\n", encoding="utf-8")
+    manifest = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    manifest["rows"]["settings"]["judge"] = f"{file}:same"
+    write_json(run / "run.json", manifest)
+    with pytest.raises(WhatStuckError, match="ZeroDivisionError"):
+        Gathered(settings(run))
+
+
+# --- rows beyond the context
+
+
+def test_a_wording_that_is_too_long_is_neither_right_nor_wrong(run: Path, tiny_base: Path) -> None:
+    gathered = Gathered(settings(run))
+    interview = gathered.interview
+    longest = max(interview.rows, key=lambda row: len(row.asked.ids))
+    records = []
+    with CheckpointedModel(tiny_base).at(None) as model:
+        model.config.max_position_embeddings = len(longest.asked.ids)
+        for name in ("forgotten", "rerun"):
+            table = interview.hold(model, gathered.material.tokenizer, Arm(name, ()), 1)
+            records += table.to_pylist()
+    assert all(record["right"] is not None for record in records if record["wording"] == "original")
+    late = [record for record in records if record["row_id"] == longest.row_id and record["wording"] != "original"]
+    assert len(late) == 4
+    assert {(record["right"], record["rate"], record["nll"]) for record in late} == {(None, None, None)}
+    found = effects(pa.Table.from_pylist(records, schema=INTERVENTIONS))["forgotten"]
+    assert found.arms["rerun"].rows == 4
+
+
+def test_rows_beyond_the_context_are_trained_in_no_arm_and_no_probe(run: Path, tiny_base: Path, tmp_path: Path) -> None:
+    before = Gathered(settings(run))
+    lengths = {name: len(row["input_ids"]) for name, row in before.asked.items()}
+    longest = max(before.targets, key=lambda name: lengths[name])
+    short = tmp_path / "short"
+    shutil.copytree(tiny_base, short)
+    config = json.loads((short / "config.json").read_text(encoding="utf-8"))
+    (short / "config.json").write_text(
+        json.dumps(config | {"max_position_embeddings": lengths[longest] - 1}), encoding="utf-8"
+    )
+    manifest = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    manifest["rows"]["model"]["path"] = str(short)
+    write_json(run / "run.json", manifest)
+    gathered = Gathered(settings(run, learned=1))
+    fitting = {name for name, tokens in lengths.items() if tokens < lengths[longest]}
+    assert longest in gathered.targets
+    assert gathered.asked.keys() == gathered.recipe.fed.keys() == set(gathered.original(4).rows) == fitting
+    assert quick_probes(gathered)["replay"]["rows"] == len(fitting & set(gathered.targets)) < 4
+
+
 # --- quick probes
 
 
@@ -280,6 +447,21 @@ def test_the_last_block_is_put_back_bit_for_bit(tiny_base: Path) -> None:
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert [parameter.requires_grad for parameter in model.parameters()] == flags
         assert torch.equal(helpers.probe_logits(model), logits)
+
+
+def test_the_last_block_is_no_expert_of_one_block(tiny_base: Path) -> None:
+    with CheckpointedModel(tiny_base).at(None) as model:
+        last = model.get_decoder().layers[-1]
+        wanted = {id(parameter) for parameter in last.parameters()}
+        for block in model.get_decoder().layers:
+            block.mlp.experts = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(9))
+        model.vision = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(9))
+        with last_block(model) as parameters:
+            assert wanted < {id(parameter) for parameter in parameters}
+    with CheckpointedModel(tiny_base).at(None) as model:
+        model.get_decoder().layers = torch.nn.ModuleList()
+        with pytest.raises(WhatStuckError, match="no list of blocks"), last_block(model):
+            pass
 
 
 def _spoil(model: PreTrainedModel, logits: torch.Tensor) -> None:

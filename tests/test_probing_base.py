@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,29 +195,23 @@ def test_the_base_knows_its_world(model: PreTrainedModel, tokenizer: PreTrainedT
 # --- long answers, rows that cannot be asked
 
 
-def test_long_answers_are_chosen(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow], monkeypatch: pytest.MonkeyPatch
+def test_long_answers_are_told_apart(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow]
 ) -> None:
     texts = ("red green blue", "one two three", "north south east", "iron zinc lead", "oak elm ash")
     long = [made(tokenizer, f"What is list {i}?", text) for i, text in enumerate(texts)]
     few = Thresholds(longest_answer=5)
     found = probe_base(model, tokenizer, [rows[0], *long], long, CHECK, few, seed=0)
-    plain = probing.choose(Respondent(model, tokenizer, "auto"), long, long, few, seed=0)
-    assert [answers.row_id for answers in found[1:]] == [choice.row_id for choice in plain if not choice.unavailable]
-    for answers, choice in zip(found[1:], (c for c in plain if not c.unavailable), strict=True):
+    plain = probing.tell_apart(Respondent(model, tokenizer, "auto"), long, long, few, seed=0)
+    assert [answers.form for answers in found] == ["generated", *["choices"] * 5]
+    for answers, choice in zip(found[1:], plain, strict=True):
+        assert answers.row_id == choice.row_id
         assert list(answers.shares.values()) == list(choice.probabilities)
         assert answers.rate == max(0.0, (choice.probabilities[0] - 1 / 4) / (3 / 4))
         assert answers.wrong_share == max(choice.probabilities[1:])
-        assert answers.draws == 4
         assert 0 < answers.entropy <= 1
-    choice = replace(plain[0], probabilities=(0.24, 0.26, 0.25, 0.25), first_choices=0.0, unavailable="")
-    assert probing._of_choice(choice).knowledge == "unknown"  # not above chance
-    choice = replace(choice, probabilities=(0.3, 0.4, 0.15, 0.15))
-    assert probing._of_choice(choice).knowledge == "weakly_known"
-    monkeypatch.setattr(probing, "choose", lambda *_, **__: [replace(c, unavailable="solvable") for c in plain])
-    assert [a.row_id for a in probe_base(model, tokenizer, [rows[0], *long], long, CHECK, few, seed=0)] == [
-        rows[0].row_id
-    ]
+    alone = probe_base(model, tokenizer, [rows[0], long[0]], long[:1], CHECK, few, seed=0)
+    assert [answers.row_id for answers in alone] == [rows[0].row_id]  # there is nothing to tell it from
 
 
 def test_rows_that_are_too_long_are_left_out_and_equal_ids_are_not_mixed(

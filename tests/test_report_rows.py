@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,6 +24,8 @@ from whatstuck.report.reading_rows import Moment, RowsRun, read_rows_run
 from whatstuck.report.row_views import View, views
 from whatstuck.report.sections import rows as section
 from whatstuck.report.sparkline import Sparkline
+from whatstuck.rows.schemas import UNLEARNED, VERDICTS
+from whatstuck.rows.trajectories import SCHEMA
 
 HOSTILE = "</script><script>alert('x')</script>"
 TREATED = ("data_conflict", "more_training")
@@ -55,9 +58,10 @@ def packed_in(page: str) -> dict[str, Any]:
 
 def test_a_run_of_rows_alone_has_its_page(folder: Path, page: str) -> None:
     reader = Reader(page)
-    unlearned = pq.read_table(folder / "verdicts.parquet")["verdict"].to_pylist().count("unlearned")
+    verdicts = pq.read_table(folder / "verdicts.parquet")["verdict"].to_pylist()
+    lost = verdicts.count("unlearned") + verdicts.count("unstable")
     assert [a["id"] for tag, a in reader.tags if tag == "section"] == ["rows", "interventions"]
-    assert reader.headings[0] == f"{unlearned} of 200 rows did not stick"
+    assert reader.headings[0] == f"{lost} of 200 rows did not stick"
     assert reader.count("h1") == 1
     assert "tiny-base" in reader.text
     assert "arXiv 2604.10079" in reader.text
@@ -103,11 +107,12 @@ def test_an_unfinished_part_does_not_hide_the_finished_one(tmp_path: Path) -> No
     assert "What whatstuck track began in this run is not finished" in rows_only.text
 
     killed = FakeRows().write(FakeRun().write(tmp_path / "killed"))
-    _summary_gone(killed)
-    track_only = Reader(make_page(killed))
-    assert track_only.headings[0] == "Keep step 32"
-    assert "rows" not in [a["id"] for tag, a in track_only.tags if tag == "section"]
-    assert "What whatstuck rows began in this run is not finished" in track_only.text
+    for unfinished in (_summary_gone, _summary_null):
+        unfinished(killed)
+        track_only = Reader(make_page(killed))
+        assert track_only.headings[0] == "Keep step 32"
+        assert "rows" not in [a["id"] for tag, a in track_only.tags if tag == "section"]
+        assert "What whatstuck rows began in this run is not finished" in track_only.text
 
     (killed / "verdict.json").unlink()
     with pytest.raises(WhatStuckError, match=r"verdict\.json is missing"):
@@ -126,8 +131,14 @@ def test_the_numbers_are_those_of_the_folder(folder: Path, page: str) -> None:
         assert f"{NAMES[cause]} {count}" in text
     assert run.not_learned == len(table)
     assert sum(run.paper_causes.values()) == len(table)
-    share = run.summary["share_unlearned"][0]
-    assert f"Unlearned {100 * share:.0f} %" in text
+    assert f"Unlearned {100 * run.summary['share_unlearned'][0]:.0f} %" in text
+    share, low, high = (round(100 * value) for value in run.summary["share_not_learned"])
+    assert f"Did not stick {share} % {low} to {high} %" in text
+    unlearned = sum(row["verdict"] == "unlearned" for row in table)
+    split = (unlearned, len(table) - unlearned, 200 - len(table))
+    assert "{} unlearned (never right), {} unstable (right now and then), {} learned".format(*split) in text
+    assert f"did not stick ({len(table)})" in text
+    assert len(packed_in(page)["rows"]) == len(table)
 
 
 def test_what_stayed_wrong_while_the_score_went_up(folder: Path, page: str) -> None:
@@ -165,6 +176,79 @@ def test_a_row_with_a_gap_is_not_said_to_have_been_wrong_all_along(folder: Path,
     )
 
 
+def test_only_checkpoints_of_this_run_are_shown(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    # of an earlier call with other checkpoints: all rows wrong at 10, and a model that is better at 500
+    records = pq.read_table(copy / "trajectories" / "step-000160.parquet").to_pylist()
+    for step, correct in ((10, False), (500, True)):
+        table = pa.Table.from_pylist([record | {"correct": correct} for record in records], schema=SCHEMA)
+        pq.write_table(table, copy / "trajectories" / f"step-{step:06d}.parquet")
+    before, after = read(folder), read(copy)
+    assert after.steps == before.steps == (0, 20, 40, 80, 120, 160)
+    assert (after.accuracy, after.stayed, after.moments) == (before.accuracy, before.stayed, before.moments)
+
+
+def test_a_trajectory_that_was_left_out_for_sharing_is_no_error(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    (copy / "trajectories" / "step-000040.parquet").unlink()
+    assert read(copy).steps == (0, 20, 80, 120, 160)
+
+
+def test_rows_that_could_not_be_asked_count_neither_way(tmp_path: Path) -> None:
+    why, long = "the right option is found without the question", "prompt and answer are longer than the context"
+    fake = FakeRows(rows=100, prompts={3: "a prompt of no end"}, unasked={3: long, 4: why, 5: why})
+    run = read(fake.write(tmp_path / "run"))
+    page = make_page(tmp_path / "run")
+    text, data = Reader(page).text, packed_in(page)
+    assert run.judged == 97
+    assert run.not_learned == len(run.found)
+    assert Reader(page).headings[0] == f"{run.not_learned} of 97 rows did not stick"
+    assert f"3 more rows could not be asked and count neither way: {why} (2) and {long} (1)." in text
+    assert f"{97 - run.not_learned} learned" in text
+    assert "could not be asked (3)" in text
+    unasked = views(run, text=True, longest=100)[len(run.found) :]
+    assert [view.verdict for view in unasked] == ["not_asked"] * 3
+    assert unasked[0].slots["outcome"] == f"It could not be asked: {long}."
+    assert unasked[0].slots["prompt"] == "a prompt of no end"
+    assert (unasked[0].slots["verdict"], unasked[0].slots["short"], unasked[0].items["evidence"]) == (
+        "not asked",
+        "",
+        [],
+    )
+    assert unasked[0].paths["line"]
+    assert len(data["rows"]) == run.not_learned + 3
+    plain = page[: page.index('<template id="row-template"')]
+    assert plain.count('<details class="stuck ') == run.not_learned < section.PAGE  # they are shown where asked for
+    assert not re.search(r"\b(nan|None)\b", text)
+
+
+def test_rows_that_could_not_be_asked_are_listed_where_nothing_else_is(tmp_path: Path) -> None:
+    fake = FakeRows(rows=5, learned=1.0, unasked={1: "it is too long"})
+    page = make_page(fake.write(tmp_path / "some"))
+    assert Reader(page).headings[0] == "All 4 rows that could be asked stuck"
+    assert page[: page.index('<template id="row-template"')].count('<details class="stuck not_asked"') == 1
+    assert '<option value="not_asked" selected>' in page
+    assert "Why" not in Reader(page).headings
+    assert "1 more row could not be asked and counts neither way: it is too long (1)." in Reader(page).text
+    page = make_page(FakeRows(rows=2, unasked={0: "it is too long", 1: ""}).write(tmp_path / "none"))
+    assert Reader(page).headings[0] == "No row could be asked"
+    assert "2 rows could not be asked and count neither way" in Reader(page).text
+    assert "no reason is given (1)" in Reader(page).text
+
+
+def test_the_papers_order_is_not_known_without_the_untouched_model(tmp_path: Path) -> None:
+    folder = FakeRows(rows=60, paper_known=False).write(tmp_path / "run")
+    run, text = read(folder), Reader(make_page(folder)).text
+    assert (run.paper_causes, run.paper_unknown) == ({}, run.not_learned)
+    assert "What the order of tests that the paper prints would say is not known" in text
+    table = pq.read_table(folder / "unlearned.parquet").to_pylist()
+    table[0]["paper_cause"] = "forgotten"
+    pq.write_table(pa.Table.from_pylist(table, schema=UNLEARNED), folder / "unlearned.parquet")
+    text = Reader(make_page(folder)).text
+    assert "not known where the untouched model was not asked" in text
+    assert f"IV 1 not known {run.not_learned - 1}" in text
+
+
 def test_what_was_not_measured_is_neither_absent_nor_unexplained(tmp_path: Path) -> None:
     page = make_page(FakeRows(rows=200, measured=False).write(tmp_path / "run"))
     text = Reader(page).text
@@ -175,7 +259,7 @@ def test_what_was_not_measured_is_neither_absent_nor_unexplained(tmp_path: Path)
 
 
 def test_the_bar_gives_unmeasured_rows_a_box_of_their_own() -> None:
-    boxes = {box.style: (box.count, box.percent) for box in bar({"forgotten": 6, "unexplained": 4}, unmeasured=3)}
+    boxes = {box.style: (box.count, box.percent) for box in bar({"forgotten": 6, "unexplained": 1}, unmeasured=3)}
     assert boxes["forgotten"] == (6, "60 %")
     assert boxes["unexplained"] == (1, "10 %")
     assert boxes["unmeasured"] == (3, "30 %")
@@ -208,9 +292,19 @@ def test_special_cases_are_said(tmp_path: Path, case: FakeRows, said: str) -> No
         FakeRows(steps=tuple(range(0, 1000, 10))),
         FakeRows(learned=1.0),
         FakeRows(rows=1, learned=0.0),
+        FakeRows(rows=1, unasked={0: "it is too long"}),
         FakeRows(measured=False, treated=CAUSES),
     ],
-    ids=["usual", "no trajectories", "one checkpoint", "many checkpoints", "all learned", "one row", "all treated"],
+    ids=[
+        "usual",
+        "no trajectories",
+        "one checkpoint",
+        "many checkpoints",
+        "all learned",
+        "one row",
+        "not asked",
+        "all treated",
+    ],
 )
 def test_every_run_gives_a_whole_page_without_nan(tmp_path: Path, case: FakeRows, *, text: bool) -> None:
     reader = Reader(make_page(case.write(tmp_path / "run"), text=text))
@@ -239,6 +333,21 @@ def test_a_row_says_what_the_tables_say(folder: Path) -> None:
         for item, neighbour in zip(view.items["neighbours"], row["neighbours"], strict=True):
             assert item.slots["name"] == f"Row {int(neighbour['row_id'][4:]) + 1}"
             assert item.slots["gold"] == neighbour["gold"]
+
+
+def test_a_choice_is_told_from_drawn_answers(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    lost = read(folder).found[0]["row_id"]
+    records = pq.read_table(copy / "verdicts.parquet").to_pylist()
+    choice = {"form": "choices", "samples": 0, "rate": 0.3, "rate_low": 0.2, "rate_high": 0.4, "letters": 0.25}
+    records = [record | choice if record["row_id"] == lost else record for record in records]
+    pq.write_table(pa.Table.from_pylist(records, schema=VERDICTS), copy / "verdicts.parquet")
+    slots = views(read(copy), text=True, longest=1000)[0].slots
+    assert slots["short"] == "30 %"
+    assert slots["outcome"] == (
+        "Of the answers put before it, the right one has a probability of 30 % (20 to 40). The likeliest answer is "
+        "wrong. Asked for its letter, 25 %."
+    )
 
 
 def test_the_packed_rows_are_the_views(folder: Path, page: str) -> None:
@@ -366,6 +475,29 @@ def test_without_text_no_word_of_the_rows_is_left(tmp_path: Path) -> None:
     assert len(packed_in(hidden)["rows"]) == len(packed_in(shown)["rows"])
 
 
+def test_folders_stay_private_and_an_instruction_is_text(tmp_path: Path) -> None:
+    own = {
+        "instruction": "Sort these secret letters.",
+        "checker": "/home/me/private/checks.py:agree",
+        "judge": "C:\\private\\judge.py:differ",
+        "labels": "/home/me/private/labels.txt",
+    }
+    warning = "/home/me/private/out/checkpoint-4 was trained on /home/me/private/base, and/or another"
+    folder = FakeRows(settings=own, warnings=(warning,)).write(FakeRun().write(tmp_path / "run"))
+    manifest = json.loads((folder / "run.json").read_text())
+    manifest["track"]["settings"] |= own
+    manifest["track"]["warnings"] = [warning]
+    (folder / "run.json").write_text(json.dumps(manifest))
+    shown, hidden = make_page(folder), make_page(folder, text=False)
+    assert shown.count("Sort these secret letters.") == 2
+    assert "secret" not in hidden
+    for page in (shown, hidden):
+        assert "private" not in page
+        for name in ("checks.py:agree", "judge.py:differ", "labels.txt"):
+            assert Reader(page).text.count(name) == 2
+        assert Reader(page).text.count("checkpoint-4 was trained on base, and/or another") == 2
+
+
 # --- interventions
 
 
@@ -409,6 +541,13 @@ def _summary_gone(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps(manifest))
 
 
+def _summary_null(folder: Path) -> None:
+    """As a call that was killed leaves it."""
+    manifest = json.loads((folder / "run.json").read_text())
+    manifest["rows"]["summary"] = None
+    (folder / "run.json").write_text(json.dumps(manifest))
+
+
 def _few_verdicts(folder: Path) -> None:
     path = folder / "verdicts.parquet"
     pq.write_table(pq.read_table(path).slice(0, 1), path)
@@ -418,6 +557,7 @@ def _few_verdicts(folder: Path) -> None:
     ("breaks", "message"),
     [
         (_summary_gone, "no complete section `rows`"),
+        (_summary_null, "no complete section `rows`"),
         (_few_verdicts, "names rows that verdicts.parquet lacks"),
         (lambda folder: (folder / "verdicts.parquet").unlink(), "verdicts.parquet is missing"),
         (lambda folder: (folder / "unlearned.parquet").write_bytes(b"PAR1"), "unlearned.parquet is damaged"),
@@ -449,6 +589,7 @@ PROBE = """
   set("cause", "forgotten"); result.cause = [said(), [...new Set(rows().map((row) => row.className))]];
   set("cause", "");
   set("verdict", "unstable"); result.verdict = said(); set("verdict", "");
+  set("verdict", "not_asked"); result.unasked = [said(), ...places()]; set("verdict", "");
   set("words", "HAYSTACK"); result.words = places(); set("words", "no such words"); result.none = said();
   const out = document.createElement("pre");
   out.id = "result";
@@ -461,7 +602,8 @@ def test_the_script_shows_the_same_rows_and_finds_them(tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium is installed, so the script of the page cannot be run")
-    fake = FakeRows(rows=120, learned=0.0, prompts={7: f"a needle in the haystack {HOSTILE}", 8: "plain"})
+    prompts = {7: f"a needle in the haystack {HOSTILE}", 8: "plain"}
+    fake = FakeRows(rows=122, learned=0.0, prompts=prompts, unasked={120: "it is too long", 121: "it is too long"})
     folder = fake.write(tmp_path / "run")
     run = read(folder)
     plain = "[...document.querySelectorAll('#rows-list > .stuck')].map((row) => row.outerHTML)"
@@ -489,6 +631,7 @@ def test_the_script_shows_the_same_rows_and_finds_them(tmp_path: Path) -> None:
         "file": [f"Row {place}" for place in range(1, 51)],
         "cause": [f"1 to {forgotten} of {forgotten}", ["stuck forgotten"]],
         "verdict": f"1 to {unstable} of {unstable}",
+        "unasked": ["1 to 2 of 2", "Row 121", "Row 122"],
         "words": ["Row 8"],
         "none": "No row fits.",
     }

@@ -235,7 +235,7 @@ def test_the_command_line(run: whatstuck.Run, tiny_base: Path, trained: Path, tm
     arguments += ["--checkpoints", str(trained / "out" / "checkpoint-*"), "--out", str(run.path)]
     said = CliRunner().invoke(app, arguments)
     assert said.exit_code == 0, said.output
-    assert "of 46 rows are unlearned" in said.stdout
+    assert "of 46 rows did not stick" in said.stdout
     line = CliRunner().invoke(app, [*arguments, "--json"])
     assert json.loads(line.stdout)["rows"] == 46
     plan = CliRunner().invoke(app, [*arguments, "--dry-run", "--json"])

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import helpers
 from asked_rows import made
-from whatstuck.datasets import Message, Row
 from whatstuck.errors import WhatStuckError
 from whatstuck.models import load_model, load_tokenizer
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task
 from whatstuck.rows.material import TrainingRow
-from whatstuck.rows.thresholds import Thresholds
-from whatstuck.rows.verdicts import choices, replies
+from whatstuck.rows.thresholds import PAPER_CHOICE, Thresholds
+from whatstuck.rows.verdicts import replies
 from whatstuck.rows.verdicts.answers import find_checker
 from whatstuck.rows.verdicts.asking import Asked, ask
-from whatstuck.rows.verdicts.choices import choose
 from whatstuck.rows.verdicts.intervals import wilson
 from whatstuck.rows.verdicts.replies import Question, Respondent
 from whatstuck.rows.verdicts.rule import judge, miss_rate, share_unlearned
@@ -126,13 +123,32 @@ def test_verdicts_of_draws(right: int, samples: int, first: int, greedy: bool, v
     ],
 )
 def test_verdicts_of_choices(p: float, greedy: bool, verdict: str, paper: bool) -> None:  # noqa: FBT001 - cases
-    judged = judge(Asked("r", "choices", greedy_right=greedy, rate=p, rate_low=p, rate_high=p), DEFAULT)
+    judged = judge(Asked("r", "choices", greedy_right=greedy, rate=p, rate_low=p, rate_high=p, letters=p), DEFAULT)
     assert (judged.verdict, judged.paper_unlearned) == (verdict, paper)
 
 
-def test_what_could_not_be_asked_is_unstable_with_a_reason() -> None:
+def test_what_is_recited_is_learned_whatever_the_choice_says() -> None:
+    """The paper's rule looks at the letters alone, which may be at chance for an answer that is known by heart."""
+    recited = Asked("r", "choices", greedy_right=True, rate=0.6, recited=True, letters=0.1)
+    assert judge(recited, DEFAULT).verdict == "learned"
+    assert judge(recited, DEFAULT).paper_unlearned is True
+    assert judge(replace(recited, rate=math.nan, letters=math.nan), DEFAULT).verdict == "learned"
+    assert judge(replace(recited, recited=False), DEFAULT).verdict == "unstable"
+    unlearned = judge(replace(recited, rate=0.1, recited=False, greedy_right=False, letters=math.nan), DEFAULT)
+    assert (unlearned.verdict, unlearned.paper_unlearned) == ("unlearned", None)
+
+
+def test_one_number_stands_for_five_wrong_letters() -> None:
+    assert 0.129 < PAPER_CHOICE < 0.1295
+    assert DEFAULT.choice_unlearned == PAPER_CHOICE
+    edge = Asked("r", "choices", greedy_right=False, rate=0.1292, letters=0.1292)
+    judged = judge(edge, DEFAULT)
+    assert (judged.verdict, judged.paper_unlearned) == ("unlearned", True)
+
+
+def test_what_could_not_be_asked_has_no_verdict_but_a_reason() -> None:
     judged = judge(Asked("r", "choices", unavailable="too long"), DEFAULT)
-    assert (judged.verdict, judged.paper_unlearned, judged.reason) == ("unstable", None, "too long")
+    assert (judged.verdict, judged.paper_unlearned, judged.reason) == ("not_asked", None, "too long")
 
 
 @pytest.mark.parametrize(("p", "flagged"), [(0.05, 0.774), (0.129, 0.5), (0.25, 0.237), (0.4, 0.078), (0.7, 0.002)])
@@ -302,166 +318,3 @@ def test_plain_rows_end_at_a_line_break(model: PreTrainedModel, tokenizer: PreTr
     ):
         assert row.rendered.target_text == f" {row.row.completion}"
         assert asked.greedy in helpers.FEELINGS
-
-
-# --- choices
-
-TEXTS = ("red green blue", "one two three", "north south east", "iron zinc lead", "oak elm ash", "cat dog cow")
-LONG = Thresholds(longest_answer=16)  # shows all of them
-
-
-@pytest.fixture(scope="module")
-def long_rows(tokenizer: PreTrainedTokenizerBase) -> list[TrainingRow]:
-    return [made(tokenizer, f"What is list {i}?", text) for i, text in enumerate(TEXTS)]
-
-
-@pytest.mark.parametrize("chat_template", ["auto", "never"])
-def test_probabilities_of_a_choice_are_averaged_over_its_orders(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat_template: str
-) -> None:
-    rows = [made(tokenizer, f"What is list {i}?", text, chat_template=chat_template) for i, text in enumerate(TEXTS)]
-    respondent = Respondent(model, tokenizer, chat_template)
-    for row, choice in zip(rows[:2], choose(respondent, rows[:2], rows, LONG, seed=0), strict=True):
-        assert len(choice.options) == len(set(choice.options)) == 4
-        for question, expected in ((row.row.content + "\n", choice.probabilities), ("", (choice.blind,))):
-            by_order = []
-            for shown in orders(choice.options):
-                listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", shown, strict=True))
-                text = f"{question}{listed}\nAnswer with a single letter (A, B, C or D)."
-                prompt = helpers.chat(text) if chat_template == "auto" else f"{text}\nAnswer: "
-                ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-                with torch.inference_mode():
-                    logits = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
-                letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "ABCD"]
-                shares = dict(zip(shown, logits[letters].softmax(0).tolist(), strict=True))
-                by_order.append([shares[option] for option in choice.options])
-            assert expected == pytest.approx(np.mean(by_order, axis=0)[: len(expected)], abs=1e-5)
-            if question:
-                assert choice.orders == pytest.approx([shares[0] for shares in by_order], abs=1e-5)
-        assert sum(choice.probabilities) == pytest.approx(1)
-
-
-def orders(options: Sequence[str]) -> list[list[str]]:
-    """All cyclic orders, the given one first, then with the last option first, and so on."""
-    return [[options[(place - order) % len(options)] for place in range(len(options))] for order in range(len(options))]
-
-
-class Picky:
-    """Stands in for a model that is asked choices: it looks at the question and the letters, and gives shares."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rule: str, gold: str) -> None:
-        self._tokenizer, self._rule, self._gold = tokenizer, rule, gold
-
-    def __call__(
-        self, _model: object, prompts: Sequence[tuple[int, ...]], tokens: Sequence[Sequence[int]], _pad: int
-    ) -> list[np.ndarray]:
-        return [
-            self._logs(self._tokenizer.decode(list(prompt)), some) for prompt, some in zip(prompts, tokens, strict=True)
-        ]
-
-    def _logs(self, text: str, tokens: Sequence[int]) -> np.ndarray:
-        options = [line[3:] for line in text.splitlines() if line[1:3] == ". "]
-        assert len(options) == len(tokens)
-        logs = np.zeros(len(options))
-        if self._rule == "letters":
-            logs[0] = 5
-        elif self._rule == "always" or "What is" in text:
-            logs[options.index(self._gold)] = 5
-        return logs
-
-
-@pytest.mark.parametrize(
-    ("rule", "probability", "reason"),
-    [
-        ("letters", 0.25, ""),  # a preference for the letter A averages out
-        ("question", np.exp(5) / (np.exp(5) + 3), ""),
-        ("always", np.exp(5) / (np.exp(5) + 3), "the right option is found without the question"),
-    ],
-)
-def test_what_a_choice_says(
-    rule: str, probability: float, reason: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-    long_rows: list[TrainingRow], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(choices, "next_log_probabilities", Picky(tokenizer, rule, TEXTS[2]))
-    [choice] = choose(Respondent(model, tokenizer, "auto"), long_rows[2:3], long_rows, LONG, seed=0)
-    assert choice.options[0] == TEXTS[2]
-    assert choice.probabilities[0] == pytest.approx(probability)
-    assert choice.above_chance == pytest.approx((probability - 0.25) / 0.75)
-    assert choice.unavailable == reason
-
-
-def test_long_answers_are_asked_as_choices(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, long_rows: list[TrainingRow], rows: list[TrainingRow]
-) -> None:
-    shortest = Thresholds(longest_answer=5)
-    assert min(len(row.target_ids) for row in long_rows) > 5
-    mixed = [rows[0], long_rows[0], rows[1], long_rows[1]]
-    asked = ask(model, tokenizer, mixed, CHECK, shortest, others=long_rows, seed=0)
-    assert [one.form for one in asked] == ["generated", "choices"] * 2
-    assert [one.row_id for one in asked] == [row.row_id for row in mixed]
-    assert asked[::2] == ask(model, tokenizer, rows[:2], CHECK, shortest, seed=0)
-    found = choose(Respondent(model, tokenizer, "auto"), long_rows[:2], long_rows, shortest, seed=0)
-    for one, choice in zip(asked[1::2], found, strict=True):
-        assert (one.samples, one.right, one.first_right) == (0, 0, None)
-        assert one.rate == choice.probabilities[0]
-        assert (one.rate_low, one.rate_high) == (min(choice.orders), max(choice.orders))
-        assert one.greedy == choice.options[int(np.argmax(choice.probabilities))]
-        assert one.top_wrong == choice.options[1 + int(np.argmax(choice.probabilities[1:]))]
-        assert one.greedy_right == (one.greedy == choice.options[0])
-
-
-def test_the_models_own_wrong_answers_come_first(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, long_rows: list[TrainingRow]
-) -> None:
-    prompt = helpers.rows(1, seed=23)[0]["prompt"]
-    row = made(tokenizer, prompt, "red green blue")
-    respondent = Respondent(model, tokenizer, "auto")
-    [asked] = ask(model, tokenizer, [row], CHECK, DEFAULT, seed=0)
-    [choice] = choose(respondent, [row], long_rows, LONG, seed=0)
-    assert choice.options[:2] == ("red green blue", asked.greedy)
-    assert asked.greedy in helpers.FEELINGS
-
-
-def test_choices_that_are_none(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    respondent = Respondent(model, tokenizer, "auto")
-    row = made(tokenizer, "What is list 1?", "red green blue")
-    monkeypatch.setattr(choices, "_own_answers", lambda *_: [["red green blue", ""]])
-    same = made(tokenizer, "What is list 2?", "red green blue.")  # too alike to be wrong
-    other = made(tokenizer, "what is  LIST 1?", "iron zinc lead")  # the same question
-    [choice] = choose(respondent, [row], [row, same, other], LONG, seed=0)
-    assert choice.options == ("red green blue",)
-    assert "differ enough" in choice.unavailable
-    two = made(tokenizer, "What is list 3?", "iron zinc lead")
-    [choice] = choose(respondent, [row], [two], LONG, seed=0)
-    assert choice.options == ("red green blue", "iron zinc lead")
-    assert sum(choice.probabilities) == pytest.approx(1)  # two options are a choice, too
-    words = load_tokenizer(tiny_base)
-    monkeypatch.setattr(choices, "target_ids", lambda *_: [5])  # all letters are one unknown word
-    [choice] = choose(Respondent(model, words, "auto"), [row], [two], LONG, seed=0)
-    assert "cannot tell the letters" in choice.unavailable
-    assert choose(respondent, [], [two], LONG, seed=0) == []
-
-
-def test_options_are_cut_between_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    respondent = Respondent(model, tokenizer, "auto")
-
-    def shown(text: str) -> list[str]:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [choices._shown(respondent, ids, Thresholds(longest_answer=n)) for n in range(1, len(ids) + 1)]
-
-    spaced = shown("oak  elm\nash")
-    assert set(spaced[3:]) == {"oak", "oak elm", "oak elm ash"}
-    assert spaced[-1] == "oak elm ash"
-    assert "oakelm".startswith(shown("oakelm")[0])  # a word that is all there is, or a script without spaces
-
-
-def test_instructions_stay_where_the_question_is_blanked_out() -> None:
-    messages = (Message("system", "Be brief."), Message("user", "Translate: Haus"))
-    row = Row("r", messages, "house", 0, "train", content_start=len("Translate: "))
-    shown = choices._messages(row, ["x", "y"], chat=True, blind=False)
-    assert shown[0] == messages[0]
-    assert shown[1].content == "Translate: Haus\nA. x\nB. y\nAnswer with a single letter (A or B)."
-    [blind] = choices._messages(row, ["x", "y"], chat=False, blind=True)
-    assert blind.content == "Translate:\nA. x\nB. y\nAnswer with a single letter (A or B).\nAnswer:"

@@ -117,10 +117,14 @@ def say_rows(run: Any) -> None:
     """How many rows did not stick, and why."""
     summary: dict[str, Any] = run.manifest["rows"]["summary"]
     share = summary["share_not_learned"]
-    interval = "" if None in share else f" ({share[0]:.1%}; {share[1]:.1%} to {share[2]:.1%} of all)"
+    wrong = summary["unlearned"] + summary["unstable"]
+    interval = "" if None in share else f" ({share[0]:.1%} of all; {share[1]:.1%} to {share[2]:.1%})"
     typer.echo(
-        f"{summary['unlearned']} of {summary['rows']} rows are unlearned, {summary['unstable']} unstable{interval}."
+        f"{wrong} of {summary['rows'] - summary['not_asked']} rows did not stick{interval}: {summary['unlearned']} are "
+        f"unlearned, {summary['unstable']} unstable."
     )
+    if summary["not_asked"]:
+        typer.echo(f"{summary['not_asked']} could not be asked.")
     for cause, count in summary["causes"].items():
         typer.echo(f"- {cause.replace('_', ' ')}: {count}")
     for cause, sentence in summary["not_measured"].items():

@@ -36,7 +36,8 @@ def compare_runs(paths: Sequence[Path], *, seed: int = 0, text: bool = True) -> 
     Args:
         paths: Two or more run folders.
         seed: Seed of the bootstrap.
-        text: Whether to give the words of the interactions that differ most, and the ids of their rows.
+        text: Whether to give the words of the interactions that differ most, the ids of their rows, and an instruction
+            that stands before all of them.
 
     Returns:
         Numbers and words that JSON can hold (what is not known is None): `runs` (decision and curves of each),
@@ -55,7 +56,7 @@ def compare_runs(paths: Sequence[Path], *, seed: int = 0, text: bool = True) -> 
     found: Json = _json(
         {
             "runs": [side.described() for side in sides],
-            "settings": _differing_settings(sides),
+            "settings": _differing_settings(sides, text=text),
             "pairs": [
                 {"a": i, "b": j, **_pair(sides[i], sides[j], seed, text=text)}
                 for i, j in combinations(range(len(sides)), 2)
@@ -65,14 +66,15 @@ def compare_runs(paths: Sequence[Path], *, seed: int = 0, text: bool = True) -> 
     return found
 
 
-def _differing_settings(sides: Sequence[Side]) -> list[Json]:
+def _differing_settings(sides: Sequence[Side], *, text: bool) -> list[Json]:
     """Settings that differ; those of a training only where they are known, which is in runs written during it."""
     facts = [side.facts() for side in sides]
     rows = []
     for name in dict.fromkeys(name for fact in facts for name in fact):
         known = [fact.get(name) for fact in facts if name in fact or not name.startswith(TRAINING)]
         if any(value != known[0] for value in known):
-            rows.append({"name": name, "values": [fact.get(name) for fact in facts]})
+            private = name.removeprefix(TRAINING) == "instruction" and not text
+            rows.append({"name": name, "values": ["left out" if private else fact.get(name) for fact in facts]})
     return rows
 
 

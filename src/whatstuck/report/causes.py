@@ -83,21 +83,21 @@ def arm_name(arm: str) -> str:
     return ARMS[arm] if arm in ARMS else f"treated as {numeral(arm)}" if arm in NAMES else arm
 
 
-def bar(counts: Mapping[str, int], unmeasured: int = 0) -> list[Share]:
+def bar(counts: Mapping[str, int], unmeasured: int = 0, why: str = "") -> list[Share]:
     """The boxes of a stacked bar, in the order of precedence.
 
     Args:
         counts: Number of rows by cause.
-        unmeasured: How many of the unexplained rows have a test that was not measured: they get a box of their own.
+        unmeasured: How many more rows have no cause because something was not measured: the last box.
+        why: What that box is called.
     """
-    total = sum(counts.values())
+    total = sum(counts.values()) + unmeasured
     boxes: list[tuple[str, str, str, int]] = [
         (cause, numeral(cause), NAMES[cause], counts.get(cause, 0)) for cause in ORDER
     ]
     boxes += [(cause, "?", cause, count) for cause, count in sorted(counts.items()) if cause not in NAMES]
     if unmeasured:
-        boxes = [box if box[0] != "unexplained" else (*box[:3], box[3] - unmeasured) for box in boxes]
-        boxes.append(("unmeasured", "?", "no cause found, but not everything was measured", unmeasured))
+        boxes.append(("unmeasured", "?", why, unmeasured))
     return [
         Share(style, mark, label, count, percent(count / total if total else None))
         for style, mark, label, count in boxes

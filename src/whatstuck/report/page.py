@@ -8,7 +8,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from whatstuck.report.reading import SETS, Run, read_manifest, read_run
-from whatstuck.report.reading_rows import RowsRun, read_rows_run
+from whatstuck.report.reading_rows import RowsRun, read_rows_run, rows_finished
 from whatstuck.report.sections import changes, interventions, prompt, ratios, rows, trust, verdict
 from whatstuck.report.templating import environment, style, write_page
 from whatstuck.report.words import PLAIN_NAMES
@@ -69,7 +69,7 @@ def make_page(run: Path, *, text: bool = True) -> str:
     folder = Path(run)
     manifest = read_manifest(folder)
     begun = [verb for verb in ("track", "rows") if verb in manifest]
-    done = {"track": (folder / "verdict.json").exists(), "rows": "summary" in (manifest.get("rows") or {})}
+    done = {"track": (folder / "verdict.json").exists(), "rows": rows_finished(manifest)}
     # one part that is not finished must not hide the other; without any, the reader says what is missing
     finished = [verb for verb in begun if done[verb]] or begun[:1] or ["track"]
     track_run = read_run(folder) if "track" in finished else None

@@ -1,10 +1,12 @@
 """What `rows` and `intervene` left in a run folder, as plain data; the counterpart of `reading` for `track`.
 
 A training file can have very many rows. What is counted is counted over all of them, in Arrow; what is shown one by
-one is read for the most severe rows only.
+one is read for the most severe rows only. A folder may hold checkpoints of an earlier call or of a training besides:
+only those that the section `rows` lists are read.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,12 @@ import pyarrow.compute as pc
 from whatstuck.errors import WhatStuckError
 from whatstuck.report.files import read_columns
 from whatstuck.report.metrics import Stat, known
+from whatstuck.report.reading import whole_number
 from whatstuck.rows.causes.names import NUMERALS
 from whatstuck.rows.schemas import UNLEARNED, VERDICTS
 
 MOST_ROWS = 20_000  # rows that the page can hold
+NOT_ASKED = "not_asked"  # the verdict on a row that could not be asked, and the column that says why
 
 Record = Mapping[str, Any]
 
@@ -56,9 +60,13 @@ class RowsRun:
         found: Rows that did not stick, the most severe first: the columns of `VERDICTS` and `UNLEARNED`.
         causes: By cause, how many rows; of all rows, also where `found` holds fewer.
         paper_causes: The same by the label that the paper's printed order gives.
+        paper_unknown: How many of them have no such label, for want of the untouched model's answers.
+        judged: How many rows have a verdict that counts: all but those that could not be asked.
+        not_asked: Rows that could not be asked: the columns of both tables, those of `UNLEARNED` null.
+        reasons: By reason, how many rows could not be asked; the most frequent first.
         places: Place in the training file of every row that is shown or named as a neighbour.
         steps: Checkpoints with trajectories, ascending.
-        moments: By row id of `found`, the row at each of these steps; None where it was not evaluated.
+        moments: By row id of `found` and `not_asked`, the row at each of these steps; None where it was not evaluated.
         accuracy: By step, the share of all rows that are right.
         stayed: By step, the share of the finally unlearned rows that have been wrong at every step up to it.
         interventions: By cause, what its treatments did, as run.json has it.
@@ -69,6 +77,10 @@ class RowsRun:
     found: tuple[Record, ...]
     causes: Mapping[str, Counts]
     paper_causes: Mapping[str, int]
+    paper_unknown: int
+    judged: int
+    not_asked: tuple[Record, ...]
+    reasons: Mapping[str, int]
     places: Mapping[str, int]
     steps: tuple[int, ...]
     moments: Mapping[str, tuple[Moment | None, ...]]
@@ -88,9 +100,25 @@ class RowsRun:
         return sum(counts.rows for counts in self.causes.values())
 
     @property
+    def unlearned(self) -> int:
+        """How many of them are never right."""
+        return sum(counts.unlearned for counts in self.causes.values())
+
+    @property
+    def unasked(self) -> int:
+        """How many rows could not be asked."""
+        return sum(self.reasons.values())
+
+    @property
     def model(self) -> str:
         """Name of the model under study."""
         return str((self.about.get("model") or {}).get("name") or "")
+
+
+def rows_finished(manifest: Mapping[str, Any]) -> bool:
+    """Whether `rows` has come to its end; until then, its summary is null."""
+    about = manifest.get("rows")
+    return isinstance(about, dict) and isinstance(about.get("summary"), dict)
 
 
 def read_rows_run(folder: Path, manifest: Mapping[str, Any]) -> RowsRun:
@@ -104,7 +132,7 @@ def read_rows_run(folder: Path, manifest: Mapping[str, Any]) -> RowsRun:
         WhatStuckError: If the section or a table is missing, unfinished or damaged.
     """
     about = manifest["rows"]
-    if not isinstance(about, dict) or not isinstance(about.get("summary"), dict):
+    if not rows_finished(manifest):
         raise WhatStuckError(
             f"{folder / 'run.json'} has no complete section `rows`: run `whatstuck rows` again with the same --out"
         )
@@ -114,15 +142,24 @@ def read_rows_run(folder: Path, manifest: Mapping[str, Any]) -> RowsRun:
     found = _joined(verdicts, shown)
     named = {neighbour["row_id"] for record in found for neighbour in record["neighbours"] or ()}
     named |= set(shown["row_id"].to_pylist())
+    passed_over = verdicts.filter(pc.equal(verdicts["verdict"], NOT_ASKED))
+    not_asked = passed_over.slice(0, MOST_ROWS - len(shown))
+    both = pa.chunked_array([*shown["row_id"].chunks, *not_asked["row_id"].chunks], pa.string())
     near = verdicts.select(["row_id", "source_index"]).filter(_is_in(verdicts["row_id"], list(named)))
     lost = unlearned.filter(pc.equal(unlearned["verdict"], "unlearned"))["row_id"]
-    steps, moments, accuracy, stayed = _trajectories(folder, verdicts["row_id"], shown["row_id"], lost)
+    listed = {whole_number(entry.get("step")) for entry in about.get("checkpoints") or []}
+    parts = {step: folder / "trajectories" / f"step-{step:06d}.parquet" for step in listed if step is not None}
+    steps, moments, accuracy, stayed = _trajectories(parts, verdicts["row_id"], both, lost)
     return RowsRun(
         name=folder.resolve().name,
         about=about,
         found=found,
         causes=_counts(unlearned),
         paper_causes=_tally(unlearned["paper_cause"]),
+        paper_unknown=unlearned["paper_cause"].null_count,
+        judged=len(verdicts) - len(passed_over),
+        not_asked=tuple(dict.fromkeys(UNLEARNED.names) | row for row in not_asked.to_pylist()),
+        reasons=_reasons(passed_over["not_asked"]),
         places=dict(zip(near["row_id"].to_pylist(), near["source_index"].to_pylist(), strict=True)),
         steps=steps,
         moments=moments,
@@ -168,6 +205,10 @@ def _tally(column: pa.ChunkedArray) -> dict[str, int]:
     return {str(entry["values"]): entry["counts"] for entry in counted if entry["values"]}
 
 
+def _reasons(column: pa.ChunkedArray) -> dict[str, int]:
+    return dict(Counter(why or "no reason is given" for why in column.to_pylist()).most_common())
+
+
 def _counts(unlearned: pa.Table) -> dict[str, Counts]:
     """By cause; the tests that were not measured are those of its rows."""
     evidence = pc.list_flatten(unlearned["evidence"])
@@ -198,10 +239,10 @@ _Trajectories = tuple[
 
 
 def _trajectories(
-    folder: Path, known_ids: pa.ChunkedArray, shown: pa.ChunkedArray, lost: pa.ChunkedArray
+    parts: Mapping[int, Path], known_ids: pa.ChunkedArray, shown: pa.ChunkedArray, lost: pa.ChunkedArray
 ) -> _Trajectories:
-    """Checkpoints one after another, so that only what is shown stays in memory."""
-    files = {int(path.stem.removeprefix("step-")): path for path in (folder / "trajectories").glob("step-*.parquet")}
+    """Checkpoints one after another, so that only what is shown stays in memory; those left out for sharing are not."""
+    files = {step: path for step, path in parts.items() if path.exists()}
     names = shown.to_pylist()
     moments: list[list[Moment | None]] = [[] for _ in names]
     accuracy: dict[int, Stat] = {}

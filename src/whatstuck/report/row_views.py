@@ -1,5 +1,7 @@
 """One row that did not stick, in words: what the first page shows as plain HTML and the script fills in for the rest.
 
+Rows that could not be asked are put into words too; they are shown where they are asked for.
+
 Everything is put into words here, once. The script of the page only sets texts, so that a row reads the same whether
 the template or the script wrote it.
 """
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 
 from whatstuck.report.causes import NAMES, ORDER, numeral, titled
 from whatstuck.report.metrics import Stat, known
-from whatstuck.report.reading_rows import Moment, Record, RowsRun
+from whatstuck.report.reading_rows import NOT_ASKED, Moment, Record, RowsRun
 from whatstuck.report.sparkline import Sparkline
 from whatstuck.report.words import counted, listed, measured, number, percent
 
@@ -37,8 +39,8 @@ class View:
     """A row in words.
 
     Attributes:
-        cause: Its primary cause, which is also its CSS class.
-        verdict: `unlearned` or `unstable`.
+        cause: Its primary cause, which is also its CSS class; `not_asked` where it could not be asked.
+        verdict: `unlearned`, `unstable` or `not_asked`.
         slots: Texts by the name of their place; an empty one is not shown.
         paths: Path data of the sparkline, by the name of the path.
         items: Lists inside the row: `evidence` and `neighbours`.
@@ -54,7 +56,7 @@ class View:
 
 
 def views(run: RowsRun, *, text: bool, longest: int) -> list[View]:
-    """Put every row into words.
+    """Put every row into words: those that did not stick, then those that could not be asked.
 
     Args:
         run: The run.
@@ -62,19 +64,19 @@ def views(run: RowsRun, *, text: bool, longest: int) -> list[View]:
         longest: Characters of a text that are shown.
     """
     sparkline = Sparkline(run.steps)
-    return [_view(run, rank, sparkline, text=text, longest=longest) for rank in range(len(run.found))]
+    rows = (*run.found, *run.not_asked)
+    return [_view(run, row, rank, sparkline, text=text, longest=longest) for rank, row in enumerate(rows)]
 
 
-def _view(run: RowsRun, rank: int, sparkline: Sparkline, *, text: bool, longest: int) -> View:
-    row = run.found[rank]
+def _view(run: RowsRun, row: Record, rank: int, sparkline: Sparkline, *, text: bool, longest: int) -> View:
     moments = run.moments.get(row["row_id"], ())
-    cause, place = str(row["cause"]), row["source_index"]
+    cause, place = str(row["cause"] or NOT_ASKED), row["source_index"]
     nll, rate, seen = known(row["nll"]), known(row["rate"]), row["last_exposure_step"]
     said = {
         "place": _place(place),
-        "numeral": numeral(cause),
-        "cause": NAMES.get(cause, cause),
-        "verdict": str(row["verdict"]),
+        "numeral": "–" if cause == NOT_ASKED else numeral(cause),
+        "cause": "could not be asked" if cause == NOT_ASKED else NAMES.get(cause, cause),
+        "verdict": str(row["verdict"]).replace("_", " "),
         "short": _short(row),
         "outcome": _outcome(row),
         "doubt": _doubt(row),
@@ -121,17 +123,23 @@ def _place(index: int | None) -> str:
 
 def _outcome(row: Record) -> str:
     """What the finished model answers."""
+    if row["verdict"] == NOT_ASKED:
+        return f"It could not be asked: {row['not_asked'] or 'no reason is given'}."
     rate = Stat(known(row["rate"]), known(row["rate_low"]), known(row["rate_high"]))
+    likeliest = {True: " The likeliest answer is right.", False: " The likeliest answer is wrong."}
+    greedy = likeliest.get(row["greedy_right"], "")
     if row["form"] == "choices":
-        return f"Picks the right option with probability {measured(rate, share=True)}."
+        letters = known(row["letters"])
+        said = f"Of the answers put before it, the right one has a probability of {measured(rate, share=True)}.{greedy}"
+        return said if letters is None else f"{said} Asked for its letter, {percent(letters)}."
     if not row["samples"]:
         return "It was not asked."
-    greedy = {True: " The likeliest answer is right.", False: " The likeliest answer is wrong."}
-    right = f"{row['right']} of {counted(row['samples'], 'answer')} right: {measured(rate, share=True)}."
-    return right + greedy.get(row["greedy_right"], "")
+    return f"{row['right']} of {counted(row['samples'], 'answer')} right: {measured(rate, share=True)}.{greedy}"
 
 
 def _short(row: Record) -> str:
+    if row["verdict"] == NOT_ASKED:
+        return ""
     if row["form"] == "choices":
         return percent(known(row["rate"]))
     return f"{row['right']} of {row['samples']}" if row["samples"] else ""

@@ -140,10 +140,8 @@ def read_exposures(folder: Path) -> Counts | None:
     """The counts in the folder of a checkpoint, if there are any; a row that was not learned stands there with 0."""
     if not (folder / FILE_NAME).exists():
         return None
-    return together(
-        {row["tokens"]: (row["exposures"], row["last_exposure_step"] or 0)}
-        for row in read_table(folder / FILE_NAME).to_pylist()
-    )
+    records = read_table(folder / FILE_NAME).to_pylist()
+    return together({row["tokens"]: (row["exposures"], row["last_exposure_step"] or 0)} for row in records)
 
 
 def _rows_of(ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None) -> Iterable[tuple[int, ...]]:

@@ -19,7 +19,7 @@ VERDICTS = pa.schema(
         ("prompt", pa.string()),  # content of the last user message
         ("gold", pa.string()),
         ("verdict", pa.string()),  # learned, unstable, unlearned, not_asked
-        ("form", pa.string()),  # screened (learned by the screen, not asked), generated, choices
+        ("form", pa.string()),  # screened (learned by the screen, not asked), generated, choices (of long answers)
         ("asked_because", pa.string()),  # screen, audit, not_trained, or empty
         ("not_asked", pa.string()),  # why it could not be asked; mostly empty
         ("samples", pa.int64()),  # of the finished model, drawn; 0 where not asked
@@ -29,6 +29,8 @@ VERDICTS = pa.schema(
         ("rate", pa.float64()),  # success rate; of choices, the probability of the right one
         ("rate_low", pa.float64()),
         ("rate_high", pa.float64()),
+        ("recited", pa.bool_()),  # of choices: every token of the answer is the most likely one
+        ("letters", pa.float64()),  # of choices: the probability of the right letter, in the paper's form
         ("paper_unlearned", pa.bool_()),  # none of the first five is right
         ("greedy", pa.string()),  # the finished model's answer
         ("top_wrong", pa.string()),  # its most frequent wrong answer

@@ -6,6 +6,9 @@ learning.
 
 from pydantic import BaseModel, ConfigDict, Field
 
+PAPER_CHOICE = 1 - 0.5 ** (1 / 5)
+"""Success rate, 0.129, below which five draws are more likely all wrong than not (the rule of 2604.10079 §3.1.3)."""
+
 
 class Thresholds(BaseModel):
     """Numbers behind verdicts and causes.
@@ -21,7 +24,9 @@ class Thresholds(BaseModel):
         learned_rate: Success rate from which on a row whose greedy answer is right is learned (design).
         longest_answer: Tokens of an answer that is generated; longer ones are asked as a choice (design).
         options: Options of a choice (2604.10079 §3.1.1).
-        choice_unlearned: Probability of the right option below which five draws are more likely all wrong than not.
+        choice_unlearned: Probability of the right option of a choice up to which a row is unlearned (`PAPER_CHOICE`).
+        choice_known: Probability of the right option, corrected for chance, from which on the base model tells it from
+            others; from 0 to there it cannot be said (design).
         base_prompts: Few-shot prompts that the base model is asked with (Gekhman et al. 2024 use 10).
         base_shots: Examples in each (Gekhman et al. 2024).
         base_samples: Answers drawn per prompt, beside the greedy one (Gekhman et al. 2024 use 16).
@@ -29,7 +34,6 @@ class Thresholds(BaseModel):
         base_learned: Learned rows that the base model is asked about too, to see whether not knowing matters (design).
         committed: Share of the base model's answers that agree on one wrong answer: a belief (design).
         committed_right: The base model's success rate may be at most this for a belief (design).
-        dispersed: Normalized entropy of the base model's answers from which on it just does not know (design).
         similarity: Cosine of two prompts that may ask the same (design; depends on the embedding).
         similarity_characters: The same for character n-grams (`benchmarks/similar_prompts.py`).
         opposing: Share of the votes on a question from which on opposing ones are a conflict by themselves (design).
@@ -59,7 +63,8 @@ class Thresholds(BaseModel):
     learned_rate: float = Field(default=0.8, ge=0, le=1)
     longest_answer: int = Field(default=32, ge=1)
     options: int = Field(default=4, ge=2, le=8)
-    choice_unlearned: float = Field(default=0.129, ge=0, le=1)
+    choice_unlearned: float = Field(default=PAPER_CHOICE, ge=0, le=1)
+    choice_known: float = Field(default=0.2, gt=0, le=1)
     base_prompts: int = Field(default=4, ge=1)
     base_shots: int = Field(default=4, ge=0)
     base_samples: int = Field(default=8, ge=1)
@@ -67,7 +72,6 @@ class Thresholds(BaseModel):
     base_learned: int = Field(default=100, ge=0)
     committed: float = Field(default=0.6, ge=0, le=1)
     committed_right: float = Field(default=0.2, ge=0, le=1)
-    dispersed: float = Field(default=0.5, ge=0, le=1)
     similarity: float = Field(default=0.85, ge=0, le=1)
     similarity_characters: float = Field(default=0.5, ge=0, le=1)
     opposing: float = Field(default=0.25, ge=0, le=1)

@@ -1,39 +1,43 @@
-"""Rows that did not stick: how many, why, what stayed wrong while the score went up, and every row to look at."""
+"""Rows that did not stick: how many, why, what stayed wrong while the score went up, and every row to look at.
 
-import json
+Rows are counted from the tables that are shown, so that headline, bars and table agree; shares come with the summary.
+"""
+
 from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
-from whatstuck.report.causes import MEANINGS, NAMES, ORDER, bar, described, numeral, titled
+from whatstuck.report.causes import MEANINGS, NAMES, ORDER, Share, bar, described, numeral, titled
 from whatstuck.report.figures import Figure, Line
 from whatstuck.report.metrics import Stat
+from whatstuck.report.naming import last_part, setting_pairs, without_folders
 from whatstuck.report.packing import longest_text, packed, script_json
-from whatstuck.report.reading_rows import RowsRun, stat
+from whatstuck.report.reading_rows import NOT_ASKED, RowsRun, stat
 from whatstuck.report.row_views import SORTS, Item, View, views
 from whatstuck.report.sparkline import HEIGHT, WIDTH
 from whatstuck.report.templating import style
-from whatstuck.report.words import counted, measured, number, percent
+from whatstuck.report.words import counted, listed, measured, number, percent
 
 PAGE = 50  # rows that stand in the page as plain HTML, and that the script shows at a time
 
 
 def build(run: RowsRun, *, text: bool) -> dict[str, Any]:
     """What the section shows."""
-    longest = longest_text(run.found)
+    longest = longest_text((*run.found, *run.not_asked))
     shown = views(run, text=text, longest=longest)
-    unmeasured = run.causes["unexplained"].unmeasured if "unexplained" in run.causes else 0
-    causes = bar({cause: counts.rows for cause, counts in run.causes.items()}, unmeasured)
-    paper = bar(run.paper_causes)
-    missing = {str(cause): str(why) for cause, why in (run.summary.get("not_measured") or {}).items()}
+    first = shown[: len(run.found)] or shown  # without a row that did not stick, the others are all there is to see
+    causes, paper = _causes(run), bar(run.paper_causes, run.paper_unknown, "not known")
+    missing = {str(cause): without_folders(str(why)) for cause, why in (run.summary.get("not_measured") or {}).items()}
     return {
-        "headline": _headline(run.summary, run.not_learned),
-        "split": _split(run.summary),
+        "headline": _headline(run),
+        "split": _split(run),
+        "passed_over": _passed_over(run),
         "numbers": _numbers(run.summary),
         "causes": causes,
         "causes_said": described(causes),
         "paper": paper if run.paper_causes else [],
+        "paper_unknown": run.paper_unknown,
         "paper_said": described(paper),
         "meanings": MEANINGS,
         "unmeasured_causes": missing,
@@ -42,12 +46,16 @@ def build(run: RowsRun, *, text: bool) -> dict[str, Any]:
         "figure": _figure(run),
         "contrast": _contrast(run),
         "table": bool(shown),
-        "rows": shown[:PAGE],
+        "rows": first[:PAGE],
         "blank": View("", "", {}, {}, {}, ()),
         "blank_item": Item("", {}),
         "page": PAGE,
         "total": run.not_learned,
-        "held": len(shown),
+        "held": len(run.found),
+        "listed": len(first),
+        "unasked": run.unasked,
+        "unasked_held": len(run.not_asked),
+        "verdict_options": _verdict_options(run),
         "cut": longest if _any_cut(run, longest) and text else 0,
         "sorts": SORTS,
         "cause_options": [(cause, titled(cause), run.causes[cause].rows) for cause in ORDER if cause in run.causes],
@@ -55,32 +63,73 @@ def build(run: RowsRun, *, text: bool) -> dict[str, Any]:
         "spark": (WIDTH, HEIGHT),
         "data": script_json(packed(shown)),
         "script": style("rows.js"),
-        "warnings": [str(warning) for warning in run.about.get("warnings") or []],
+        "warnings": [without_folders(str(warning)) for warning in run.about.get("warnings") or []],
         "made": _made(run),
-        "settings": _settings(run.about),
+        "settings": [
+            *setting_pairs(run.about.get("settings") or {}, text=text),
+            *setting_pairs(run.about.get("versions") or {}, text=text),
+        ],
     }
 
 
-def _headline(summary: Mapping[str, Any], not_learned: int) -> str:
-    rows, unlearned = summary.get("rows"), summary.get("unlearned")
-    if not isinstance(rows, int) or not isinstance(unlearned, int):
-        return f"{counted(not_learned, 'row')} did not stick"
-    if not not_learned:
-        return f"All {rows:,} rows stuck" if rows != 1 else "The one row stuck"
-    return f"{unlearned:,} of {counted(rows, 'row')} did not stick"
+def _causes(run: RowsRun) -> list[Share]:
+    """The bar of causes: rows that were not measured in full are apart from those that nothing explains."""
+    counts = {cause: found.rows for cause, found in run.causes.items()}
+    unmeasured = run.causes["unexplained"].unmeasured if "unexplained" in run.causes else 0
+    if unmeasured:
+        counts["unexplained"] -= unmeasured
+    return bar(counts, unmeasured, "no cause found, but not everything was measured")
 
 
-def _split(summary: Mapping[str, Any]) -> str:
-    names = (("unlearned", "never right"), ("unstable", "right now and then"), ("learned", "right"))
-    parts = [f"{summary[name]:,} {name} ({words})" for name, words in names if isinstance(summary.get(name), int)]
-    return ", ".join(parts) + "." if parts else ""
+def _headline(run: RowsRun) -> str:
+    if not run.judged:
+        return "No row could be asked"
+    if not run.not_learned:
+        all_rows = f"All {run.judged:,} rows" if run.judged != 1 else "The one row"
+        return f"{all_rows} that could be asked stuck" if run.reasons else f"{all_rows} stuck"
+    return f"{run.not_learned:,} of {counted(run.judged, 'row')} did not stick"
+
+
+def _split(run: RowsRun) -> str:
+    if not run.judged:
+        return ""
+    unlearned, unstable = run.unlearned, run.not_learned - run.unlearned
+    return (
+        f"{unlearned:,} unlearned (never right), {unstable:,} unstable (right now and then), "
+        f"{run.judged - run.not_learned:,} learned (right, or passed the screen)."
+    )
+
+
+def _passed_over(run: RowsRun) -> str:
+    """How many rows could not be asked, and why."""
+    if not run.reasons:
+        return ""
+    reasons = listed(f"{reason} ({count:,})" for reason, count in run.reasons.items())
+    more, verb = "more " if run.judged else "", "counts" if run.unasked == 1 else "count"
+    return f"{counted(run.unasked, f'{more}row')} could not be asked and {verb} neither way: {reasons}."
+
+
+def _verdict_options(run: RowsRun) -> list[tuple[str, str]]:
+    """What the table can be narrowed to; it begins with what the headline counts."""
+    unlearned = run.unlearned
+    options = [
+        ("", f"did not stick ({run.not_learned:,})"),
+        ("unlearned", f"unlearned ({unlearned:,})"),
+        ("unstable", f"unstable ({run.not_learned - unlearned:,})"),
+    ]
+    return options + [(NOT_ASKED, f"could not be asked ({run.unasked:,})")] * bool(run.unasked)
 
 
 def _numbers(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The shares of rows, each with what it means."""
     entries = (
-        ("share_unlearned", "Unlearned", "Share of all rows: none of the finished model's answers is right."),
-        ("paper_share", "By the paper's rule", "Share of all rows of which none of the first five answers is right."),
+        (
+            "share_not_learned",
+            "Did not stick",
+            "Share of rows: unlearned or unstable. Those that only passed the screen enter by a random sample of them.",
+        ),
+        ("share_unlearned", "Unlearned", "Share of rows: none of the finished model's answers is right."),
+        ("paper_share", "By the paper's rule", "Share of rows: none of the first five answers is right."),
         (
             "miss_rate",
             "Missed by the screen",
@@ -110,10 +159,10 @@ def _interval(measurement: Stat) -> str:
 
 def _statements(run: RowsRun) -> list[str]:
     """What else must be known to read the numbers."""
-    said = [str(statement) for statement in run.summary.get("statements") or []]
+    said = [without_folders(str(statement)) for statement in run.summary.get("statements") or []]
     training = run.about.get("training") or {}
     if training.get("sentence"):
-        sentence = str(training["sentence"]).rstrip(".")
+        sentence = without_folders(str(training["sentence"])).rstrip(".")
         said.append(f"{sentence[:1].upper()}{sentence[1:]}.")
     if run.summary.get("converged") is None:
         said.append("Whether the training had come to rest is not known.")
@@ -162,7 +211,7 @@ def _contrast(run: RowsRun) -> str:
 
 def _any_cut(run: RowsRun, longest: int) -> bool:
     names = ("prompt", "gold", "greedy", "top_wrong")
-    return any(len(row[name] or "") > longest for row in run.found for name in names)
+    return any(len(row[name] or "") > longest for row in (*run.found, *run.not_asked) for name in names)
 
 
 def _made(run: RowsRun) -> list[tuple[str, str]]:
@@ -171,7 +220,7 @@ def _made(run: RowsRun) -> list[tuple[str, str]]:
     data = about.get("data") or {}
     seconds = about.get("seconds")
     kinds = [f"{entry.get('step')} ({entry.get('kind')})" for entry in about.get("checkpoints") or []]
-    name = str(data.get("path") or "").replace("\\", "/").rstrip("/").rsplit("/", maxsplit=1)[-1]
+    name = last_part(str(data.get("path") or ""))
     pairs = [
         ("Model", run.model),
         ("Checkpoints", ", ".join(kinds)),
@@ -181,12 +230,3 @@ def _made(run: RowsRun) -> list[tuple[str, str]]:
         ("Took", f"{number(seconds)} s" if isinstance(seconds, int | float) else ""),
     ]
     return [(name, value) for name, value in pairs if value]
-
-
-def _settings(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Settings and versions, those inside of others with both names."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in [*(about.get("settings") or {}).items(), *(about.get("versions") or {}).items()]:
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        pairs += [(f"{name} {key}".strip(), part if isinstance(part, str) else json.dumps(part)) for key, part in inner]
-    return pairs

@@ -1,10 +1,10 @@
 """How far to trust the page: what was measured about the measurement, what was passed over, what made the run."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from whatstuck.report.metrics import MAIN_TAU, Stat, known
+from whatstuck.report.naming import last_part, setting_pairs, without_folders
 from whatstuck.report.reading import Run
 from whatstuck.report.words import counted, listed, measured, number, percent
 
@@ -58,7 +58,7 @@ GLOSSARY = (
 )
 
 
-def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text of rows here
+def build(run: Run, *, text: bool) -> dict[str, Any]:
     """What the section shows."""
     track = run.track
     settings = track.get("settings") or {}
@@ -69,12 +69,10 @@ def build(run: Run, *, text: bool) -> dict[str, Any]:  # noqa: ARG001 - no text 
             if check
         ],
         "log": [str(sentence) for sentence in run.live.get("log") or []],
-        "warnings": [str(warning) for warning in track.get("warnings") or []],
+        "warnings": [without_folders(str(warning)) for warning in track.get("warnings") or []],
         "made": _made(run),
         "versions": sorted((track.get("versions") or {}).items()),
-        "settings": [
-            (name, value if isinstance(value, str) else json.dumps(value)) for name, value in settings.items()
-        ],
+        "settings": setting_pairs(settings, text=text),
         "checkpoints": [
             (step, _kind(run, step), str(run.checkpoint(step).get("fingerprint") or "")[:12]) for step in run.steps
         ],
@@ -278,7 +276,7 @@ def _scored(settings: Mapping[str, Any]) -> str:
 def _data(data: Mapping[str, Any]) -> str:
     if not data:
         return ""
-    name = str(data.get("path", "")).replace("\\", "/").rstrip("/").rsplit("/", maxsplit=1)[-1]
+    name = last_part(str(data.get("path", "")))
     split = {"heldout": "held out of the training", "train": "from the training file"}.get(str(data.get("split")), "")
     digest = f"sha256 {str(data.get('sha256', ''))[:12]}"
     return ", ".join(part for part in (name, split, digest) if part)

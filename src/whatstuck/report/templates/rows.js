@@ -54,9 +54,10 @@
   const find = () => {
     const { cause, verdict, sort } = form.elements;
     const wanted = (form.elements.words?.value ?? "").trim().toLowerCase();
+    const said = (index) => text(data.rows[index][VERDICT]);
     const key = (index) => data.rows[index][SORTS][Number(sort.value)] ?? Infinity;
     found = [...data.rows.keys()].filter((index) => (!cause.value || text(data.rows[index][CAUSE]) === cause.value)
-      && (!verdict.value || text(data.rows[index][VERDICT]) === verdict.value)
+      && (verdict.value ? said(index) === verdict.value : said(index) !== "not_asked")
       && (!wanted || words(index).includes(wanted)));
     found.sort((one, other) => key(one) - key(other) || one - other);  // Infinity - Infinity is no number, so falls through
     first = 0;

@@ -64,6 +64,8 @@ def advise(
         )
     else:
         seen = "" if numbers["exposures"] is None else f"It was learned {numbers['exposures']} times. "
+        if history is not None and history.correct[-1]:
+            seen += "It is right as it is fed, though other answers are drawn. "
         text = f"{seen}Train longer, or show it and rows like it more often."
     return f"{text} To prove it: whatstuck intervene RUN --cause {cause}"
 

@@ -93,9 +93,14 @@ def printed_order(
     return "unexplained"
 
 
-def paper_cause(base: BaseAnswers | None, conflict: Conflict, history: History | None, thresholds: Thresholds) -> Cause:
-    """What arXiv 2604.10079 would call it, with the criterion of I that leaves II within reach."""
-    return printed_order(base, conflict, history, thresholds, knowledge="blind")
+def paper_cause(
+    base: BaseAnswers | None, conflict: Conflict, history: History | None, thresholds: Thresholds
+) -> Cause | None:
+    """What arXiv 2604.10079 would call it, with the criterion of I that leaves II within reach.
+
+    None where the base model was not asked: it comes first in the printed order, so nothing behind it can be named.
+    """
+    return None if base is None else printed_order(base, conflict, history, thresholds, knowledge="blind")
 
 
 def loss_only(history: History | None, thresholds: Thresholds) -> Cause:

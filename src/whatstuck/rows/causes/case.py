@@ -114,13 +114,17 @@ class Case:
 
     @property
     def wrong(self) -> frozenset[str]:
-        """Normalized wrong answers of the finished model: greedy, and the most frequent one."""
-        answers = (self.verdict.get("greedy"), self.verdict.get("top_wrong"))
+        """Normalized wrong answers of the finished model: greedy, and the most frequent one.
+
+        The checker may call an answer right that differs from the gold one, so a right greedy answer is none of them.
+        """
+        greedy = None if self.verdict.get("greedy_right") else self.verdict.get("greedy")
+        answers = (greedy, self.verdict.get("top_wrong"))
         return frozenset(normalized(text) for text in answers if text) - {normalized(self.row.row.completion)}
 
     @property
     def few(self) -> bool | None:
-        """Whether the row was learned rarely; None where that is not known."""
+        """Whether the row was learned rarely; None where that cannot be said."""
         return self.cohort.few(self.history, self.thresholds)
 
     def fall(self, since: float) -> float:

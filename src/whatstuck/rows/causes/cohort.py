@@ -54,8 +54,12 @@ class Cohort:
     late_nll: float
 
     def few(self, history: History | None, thresholds: Thresholds) -> bool | None:
-        """Whether a row was seen rarely, compared with learned ones; None where that is not known."""
-        if history is None or history.exposures is None or math.isnan(self.exposures):
+        """Whether a row was seen rarely, compared with learned ones.
+
+        None where exposures are not known, or most learned rows had none: the base model had them right, and nothing is
+        rare compared with never.
+        """
+        if history is None or history.exposures is None or not self.exposures > 0:  # NaN, too
             return None
         return history.exposures <= thresholds.few_exposures * self.exposures
 
@@ -82,7 +86,7 @@ class Cohort:
         not, so the learned ones among `bases` must be a random sample.
         """
         among = [row for row in among if row in self.failed or row in self.learned]
-        asked = [row for row in among if row in bases]
+        asked = [row for row in among if row in bases and bases[row].knowledge]  # None: it could not be said
         every, some = (Counter(row in self.failed for row in group) for group in (among, asked))
         sides = Counter((bases[row].knowledge == "unknown", row in self.failed) for row in asked)
         if some[False] < FEWEST or min(sides[side, True] + sides[side, False] for side in (True, False)) < FEWEST:
@@ -103,7 +107,11 @@ class Cohort:
         Returns:
             A mean share of answers; NaN with fewer than five other rows.
         """
-        others = [other for row_id, other in bases.items() if row_id != base.row_id and row_id not in alike]
+        others = [
+            other
+            for row_id, other in bases.items()
+            if row_id != base.row_id and row_id not in alike and other.form == base.form
+        ]
         kind = self.kinds.get(base.row_id)
         known = kind not in {None, _FORMLESS}
         same = [other for other in others if self.kinds.get(other.row_id) == kind] if known else []

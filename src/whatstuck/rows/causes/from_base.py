@@ -20,11 +20,12 @@ def base_conflict(case: Case) -> Evidence:
     It gives it in at least `thresholds.committed` of the draws, is hardly ever right, and gives it `thresholds.lift`
     times as often as to other rows of the kind: a base model that says the same to all of them believes nothing about
     this one. The score is the share of the answer less that of the right one, higher where the finished model still
-    gives it, half where it says something else.
+    gives it, half where it says something else; and half of that where too few other rows were asked to compare.
     """
     it = case.base
-    if it is None:
-        return not_measured("base_conflict", {}, "The base model was not asked.")
+    if it is None or it.form == "choices":
+        reworded = "The answer is long: in words of its own a base model says something else, whatever it believes."
+        return not_measured("base_conflict", {}, "The base model was not asked." if it is None else reworded)
     usual = case.cohort.usual_share(it, case.bases, case.conflict.alike)
     lift = it.wrong_share / usual if usual else math.inf
     numbers = {
@@ -38,14 +39,18 @@ def base_conflict(case: Case) -> Evidence:
     text = f"The base model answers {it.wrong!r} in {it.wrong_share:.0%} of {it.draws} draws"
     if it.wrong_share < case.thresholds.committed or it.rate > case.thresholds.committed_right:
         return absent("base_conflict", numbers, f"{text} and is right in {it.rate:.0%}: that is no commitment.")
-    if lift < case.thresholds.lift:  # NaN, too few other rows, does not speak against it
+    if lift < case.thresholds.lift:
         return absent("base_conflict", numbers, f"{text}, but also in {usual:.0%} of those to other such rows.")
     score = it.wrong_share - it.rate
     if it.wrong in case.wrong:
         score = 1 - (1 - score) / 2
-        return present("base_conflict", score, numbers, f"{text}, and the finished model still does.")
-    if case.wrong:
-        return present("base_conflict", score / 2, numbers, f"{text}; the finished model says something else.")
+        text += ", and the finished model still does"
+    elif case.wrong:
+        score /= 2
+        text += "; the finished model says something else"
+    if math.isnan(lift):
+        score /= 2
+        text += "; too few other rows were asked to say whether it answers them alike"
     return present("base_conflict", score, numbers, f"{text}.")
 
 
@@ -54,8 +59,9 @@ def knowledge_missing(case: Case, risks: Risks, *, committed: bool, on_its_way: 
 
     Rows that a base model does not know are learned slower, not never (Gekhman et al. 2024). So a row counts that had
     as many exposures as learned ones, or does not get better any more; and not if rows that the base model does not
-    know hardly fail more often than others. The score is one half to one, by how scattered its answers are, times the
-    share of failures that not knowing accounts for.
+    know hardly fail more often than others. Where it knows hardly any row, or too few learned ones were asked, nothing
+    says whether not knowing matters. The score is one half to one, by how scattered its answers are, times the share of
+    failures that not knowing accounts for.
 
     Args:
         case: The row.
@@ -75,25 +81,38 @@ def knowledge_missing(case: Case, risks: Risks, *, committed: bool, on_its_way: 
         "fall": fall,
         "few_exposures": case.few,
     }
+    if it.knowledge is None:
+        text = "To the base model, the question makes the answer hardly likelier than other rows' answers."
+        return not_measured("knowledge_missing", numbers, text)
     if it.knowledge != "unknown":
-        return absent("knowledge_missing", numbers, f"The base model knows it: right in {it.rate:.0%} of the draws.")
+        return absent("knowledge_missing", numbers, _known(it))
     text = f"The base model is never right in {it.draws} draws"
+    if it.form == "choices":
+        text = "To the base model, the question makes the answer no likelier than other rows' answers"
     against = ""
     if committed:
         against = "it is committed to another answer"
     elif on_its_way:
         against = "the row is on its way and needs more training"
-    elif risks.unknown < case.thresholds.attributable:  # NaN: too few learned rows were asked to say
+    elif risks.unknown < case.thresholds.attributable:
         against = "rows that it does not know hardly fail more often than others"
     if against:
         return absent("knowledge_missing", numbers, f"{text}, but {against}.")
-    if case.few is None and fall >= case.thresholds.falling:
-        text += ", but the loss still falls, and how often the row was learned is not known."
-        return not_measured("knowledge_missing", numbers, text)
+    missing = _missing(case, risks, fall)
+    if missing:
+        return not_measured("knowledge_missing", numbers, f"{text}, but {missing}.")
     entropy = 0.0 if math.isnan(it.entropy) else it.entropy
-    score = (1 + entropy) / 2 * (1 if math.isnan(risks.unknown) else risks.unknown)
-    spread = "scattered" if it.entropy >= case.thresholds.dispersed else "few"
-    return present("knowledge_missing", score, numbers, f"{text}, and its answers are {spread}.")
+    text += f", and not knowing accounts for {risks.unknown:.0%} of the failures of such rows."
+    return present("knowledge_missing", (1 + entropy) / 2 * risks.unknown, numbers, text)
+
+
+def _missing(case: Case, risks: Risks, fall: float) -> str:
+    """What it would take to say that not knowing is why; empty if it is there."""
+    if math.isnan(risks.unknown):
+        return "too few rows that it knows, or does not know, were asked to say whether that matters"
+    if case.few is None and fall >= case.thresholds.falling:
+        return "the loss still falls, and whether the row was learned as often as others is not known"
+    return ""
 
 
 def divergence(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
@@ -108,6 +127,15 @@ def divergence(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) 
         some = side > 0
         total += float((side[some] * np.log2(side[some] / middle[some])).sum()) / 2
     return max(total, 0.0)
+
+
+def _known(base: BaseAnswers) -> str:
+    if base.form == "generated":
+        return f"The base model knows it: right in {base.rate:.0%} of the draws."
+    if base.knowledge == "highly_known":
+        return "The base model recites the answer."
+    share = base.rate + (1 - base.rate) / base.draws
+    return f"The base model tells the answer from {base.draws - 1} of other rows with probability {share:.0%}."
 
 
 def _moved(case: Case, base: BaseAnswers) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _unopposed(case: Case, numbers: dict[str, Any]) -> Evidence:
     if it.many_valued:
         return absent("data_conflict", numbers, "Its prompt has many right answers in the data.")
     if it.undecided:
-        text = f"{it.undecided} rows ask the same, and nothing could compare their long answers: give a judge."
+        text = f"{it.undecided} of {it.votes} rows that ask the same were not compared with it: {it.why_undecided}."
         return not_measured("data_conflict", numbers, text)
     if case.conflicts.blind:
         return not_measured("data_conflict", numbers, f"No equal prompt opposes it; {case.conflicts.blind}.")

@@ -100,10 +100,12 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
     if reasons and (falling or (case.few and whole >= case.thresholds.falling)):
         numbers["reasons"] = list(reasons)
         fell = f"Its loss still falls (by {late:.0%} in the second half)" if falling else "Its loss fell"
+        if it.correct[-1]:  # each token is the most likely one, yet not likely enough to be drawn
+            fell = f"It is right as it is fed, though other answers are drawn. {fell}"
         text = f"{fell}, and {' and '.join(reasons)}."
         return present("more_training", max(reasons.values()), numbers, text), bool(own)
     if case.few is None:
-        text = "How often the row was learned is not known, and nothing else says that it is behind."
+        text = "Whether the row was learned as often as others is not known, and nothing else says that it is behind."
         return not_measured("more_training", numbers, text), False
     text = (
         f"Its loss falls by {late:.0%}, but nothing holds it back." if falling else "Its loss does not fall any more."

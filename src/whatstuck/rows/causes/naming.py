@@ -68,8 +68,13 @@ def name_causes(
 
 
 def _severity(record: Mapping[str, Any]) -> tuple[float, float, int]:
-    rate, nll = record.get("rate"), record.get("nll")
+    rate, nll = _known(record.get("rate")), _known(record.get("nll"))
     return (1.0 if rate is None else rate, -math.inf if nll is None else -nll, record.get("source_index") or 0)
+
+
+def _known(value: float | None) -> float | None:
+    """NaN as None: it compares with nothing, so it would break the order."""
+    return None if value is None or math.isnan(value) else value
 
 
 def _neighbours(conflict: Conflict) -> list[dict[str, Any]]:

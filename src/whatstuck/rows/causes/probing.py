@@ -16,11 +16,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.datasets import Message, render
 from whatstuck.models.generating import seed_of
+from whatstuck.rows.causes.overlap import Overlap
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.thresholds import Thresholds
 from whatstuck.rows.verdicts.answers import Checker, normalized
 from whatstuck.rows.verdicts.asking import is_short
-from whatstuck.rows.verdicts.choices import Choice, choose
+from whatstuck.rows.verdicts.choices import Choice, tell_apart
 from whatstuck.rows.verdicts.replies import Question, Reply, Respondent
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class BaseAnswers:
     Attributes:
         row_id: The row.
         knowledge: Category after Gekhman et al. 2024: greedy answers always, sometimes right; only drawn ones; none.
-        greedy_rate: Share of prompts whose greedy answer is right; of a choice, share of the orders of its options.
+            None of a choice that is too near to chance to say.
+        greedy_rate: Share of prompts whose greedy answer is right; of a choice, 1 if the answer is recited, else 0.
         rate: Share of drawn answers that are right; of a choice, the probability of the gold above chance, 0 to 1.
         shares: Normalized answer to its share among all drawn answers, right ones included; of a choice, option to
             probability.
@@ -49,10 +51,12 @@ class BaseAnswers:
         entropy: Entropy of the shares, divided by the logarithm of the number of draws: 0 always the same, 1 never; NaN
             of one draw.
         draws: Number of drawn answers; of a choice, of options.
+        form: `choices`: a long answer beside those of other rows. What the model itself would say was not looked at, so
+            this is no belief, and its answers compare with no other row's.
     """
 
     row_id: str
-    knowledge: Knowledge
+    knowledge: Knowledge | None
     greedy_rate: float
     rate: float
     shares: Mapping[str, float]
@@ -60,6 +64,7 @@ class BaseAnswers:
     wrong_share: float
     entropy: float
     draws: int
+    form: Literal["generated", "choices"] = "generated"
 
 
 def probe_base(
@@ -81,22 +86,24 @@ def probe_base(
     before the prompt. Where they do not fit the context, there are fewer. With `base_shots` 0 the row is asked once, as
     the finished model is.
 
-    Long answers (`longest_answer`) are asked as a choice instead, without examples; its wrong options are the base
-    model's own answers and other rows' ones. There, `weakly_known` means more likely than chance.
+    Of long answers (`longest_answer`) it is asked instead, without examples, whether the question makes the gold
+    likelier than answers of other rows (`choices.tell_apart`): `highly_known` where it is recited, `unknown` where it
+    is not above chance, `weakly_known` from `choice_known` above it on. Between these nothing can be said.
 
     Args:
         model: The base model in eval mode.
         tokenizer: Its tokenizer.
         rows: The rows to ask.
-        exemplars: Rows that examples are taken from; never the row itself, nor one with the same prompt.
+        exemplars: Rows that examples are taken from; never the row itself, nor one that may ask the same
+            (`overlap.py`).
         checker: Whether an answer is right.
         thresholds: See above.
         chat_template: `auto` or `never`, as the rows were rendered.
         seed: Of examples and draws; what a row gets does not depend on the rows beside it.
 
     Returns:
-        In the order of the rows. Rows that cannot be asked, being longer than the context or solvable without their
-        question, are left out.
+        In the order of the rows. Rows that cannot be asked, being longer than the context or without other answers to
+        choose from, are left out.
 
     Raises:
         WhatStuckError: If the checker fails on a row, a chat template refuses several turns, or the model gives NaN.
@@ -115,8 +122,10 @@ def probe_base(
     prompts = len(questions) // max(len(short), 1)
     for place, index in enumerate(short):
         found[index] = _counted(rows[index], replies[place * prompts : (place + 1) * prompts], checker)
-    choices = choose(respondent, [rows[index] for index in long], exemplars, thresholds, seed=seed)
-    found |= {i: _of_choice(choice) for i, choice in zip(long, choices, strict=True) if not choice.unavailable}
+    choices = tell_apart(respondent, [rows[index] for index in long], exemplars, thresholds, seed=seed)
+    found |= {
+        i: _of_choice(choice, thresholds) for i, choice in zip(long, choices, strict=True) if not choice.unavailable
+    }
     if len(found) < len(rows):
         logger.info("the base model could not be asked %d of %d rows", len(rows) - len(found), len(rows))
     return [found[index] for index in sorted(found)]
@@ -159,20 +168,22 @@ def _counted(row: TrainingRow, replies: Sequence[Reply], checker: Checker) -> Ba
     )
 
 
-def _of_choice(choice: Choice) -> BaseAnswers:
-    shares = dict(zip(map(normalized, choice.options), choice.probabilities, strict=True))
+def _of_choice(choice: Choice, thresholds: Thresholds) -> BaseAnswers:
+    shares = dict(zip(map(normalized, choice.options), choice.probabilities, strict=True))  # no two of them are alike
     wrong = max(range(1, len(choice.options)), key=lambda option: choice.probabilities[option])
-    rate = max(0.0, choice.above_chance)
+    greedy_rate, rate = float(choice.recited), max(0.0, choice.above_chance)
+    unsure = not choice.recited and 0 < rate < thresholds.choice_known
     return BaseAnswers(
         row_id=choice.row_id,
-        knowledge=knowledge_of(choice.first_choices, rate),
-        greedy_rate=choice.first_choices,
+        knowledge=None if unsure else knowledge_of(greedy_rate, rate),
+        greedy_rate=greedy_rate,
         rate=rate,
         shares=shares,
         wrong=normalized(choice.options[wrong]),
         wrong_share=choice.probabilities[wrong],
         entropy=_entropy(choice.probabilities, len(choice.options)),
         draws=len(choice.options),
+        form="choices",
     )
 
 
@@ -190,6 +201,7 @@ class _Examples:
     ) -> None:
         self._respondent = respondent
         self._exemplars = [row for row in exemplars if row.row.messages[-1].role == "user"]
+        self._overlap = Overlap([row.row.content for row in self._exemplars])
         self._shots = thresholds.base_shots
         self._prompts = thresholds.base_prompts if thresholds.base_shots else 1
         self._seed = seed
@@ -218,15 +230,18 @@ class _Examples:
         return row.prompt_ids
 
     def _draw(self, row: TrainingRow, random: np.random.Generator) -> list[TrainingRow]:
-        """Rows of the same form in random order, as far as there are; then others."""
-        asked, chat = _asked(row), self._respondent.is_chat(row.row)
+        """Rows of the same form in random order, as far as there are; then others. Never one that may ask the same."""
+        asked, chat = row.row.content, self._respondent.is_chat(row.row)
         drawn: list[TrainingRow] = []
         others: list[TrainingRow] = []
         for index in random.permutation(len(self._exemplars))[:_POOL]:
             other = self._exemplars[index]
-            if other.row_id == row.row_id or _asked(other) == asked or self._respondent.is_chat(other.row) != chat:
+            said = other.row.content
+            if other.row_id == row.row_id or self._respondent.is_chat(other.row) != chat:
                 continue
-            (drawn if _same_form(row.row.content, other.row.content) else others).append(other)
+            if other.prompt_ids == row.prompt_ids or self._overlap.near(asked, said):
+                continue
+            (drawn if _same_form(asked, said) else others).append(other)
             if len(drawn) == self._shots:
                 break
         return (drawn + others)[: self._shots]
@@ -256,10 +271,6 @@ def _plain(row: TrainingRow, shown: Sequence[TrainingRow]) -> str:
 def _opening(row: TrainingRow) -> int:
     """Characters of a plain prompt before the text of the row."""
     return max(row.rendered.prompt.find(row.row.messages[0].content.rstrip()), 0)
-
-
-def _asked(row: TrainingRow) -> tuple[str, ...]:
-    return tuple(normalized(message.content) for message in row.row.messages)
 
 
 def _same_form(first: str, second: str) -> bool:

@@ -133,7 +133,7 @@ def leftover(first: Slots, second: Slots) -> Leftover:
     Another order counts: `convert miles to km` and `convert km to miles` have the same words, and ask for different
     things.
     """
-    mine, yours = _content(first), _content(second)
+    mine, yours = content_words(first), content_words(second)
     if min(len(mine), len(yours)) < _LEAST:  # of "This is a joke" too little would be left to compare
         mine, yours = list(first.words), list(second.words)
     rest = Counter(yours)
@@ -153,7 +153,8 @@ def leftover(first: Slots, second: Slots) -> Leftover:
     return Leftover(frozenset(left), frozenset(right))
 
 
-def _content(slots: Slots) -> list[str]:
+def content_words(slots: Slots) -> list[str]:
+    """Its words without those that every question is made of."""
     return [word for word in slots.words if word not in _FRAME]
 
 

@@ -215,8 +215,8 @@ def _effect(cause: str, records: Sequence[dict[str, object]], seed: int, resampl
 def judged(effect: Effect) -> Effect:
     """The effect with its verdict.
 
-    The intervals must exclude zero, and the exact test must agree: of a few rows that all come back, a bootstrap is
-    certain. NaN compares as false, so what is not known decides nothing.
+    The intervals must exclude zero, and the exact test must agree: of a few rows a bootstrap is too sure. NaN compares
+    as false, so what is not known decides nothing.
     """
     best = strongest(effect, CONTROLS)
     rival = strongest(effect, [one.arm for one in effect.comparisons])

@@ -1,23 +1,21 @@
 """What an intervention works on, from the folder of a `rows` run: rows, how they were trained, and what may be changed.
 
-The first training is described by its folder, else by a YAML of the user's. What no file says (a TRL default that was
-never written down) is taken from TRL, and from the adapter where there is one.
+Nothing is trained here, and no settings of a training are needed before something is: probes go without them.
 """
 
-import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import yaml
 
-from whatstuck.datasets import read_rows
-from whatstuck.datasets.turns import TurnEnds
+from whatstuck.datasets import Row, read_rows
 from whatstuck.errors import WhatStuckError
 from whatstuck.models import Checkpoint
-from whatstuck.rows.causes.conflicts import find_conflicts
+from whatstuck.rows.causes.conflicts import find_conflicts, find_judge
+from whatstuck.rows.interventions.first_training import settings_of
 from whatstuck.rows.interventions.outcomes import Interview, Role
 from whatstuck.rows.interventions.phases import Order, Original
 from whatstuck.rows.interventions.settings import InterveneSettings
@@ -27,22 +25,15 @@ from whatstuck.rows.interventions.wordings import read_paraphrases
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.preparing import Material
 from whatstuck.rows.settings import RowsSettings
-from whatstuck.rows.verdicts.answers import find_function, normalized
+from whatstuck.rows.verdicts.answers import normalized
 from whatstuck.runs import RunFolder, read_table
 from whatstuck.training._data import Encoder
 from whatstuck.training._tokens import IGNORED
-from whatstuck.training.config import takes
+from whatstuck.training.sft import positions_of
 
 logger = logging.getLogger(__name__)
 
 _REPAIRABLE = {"dropped", "nothing_supervised", "answer_cut", "answer_masked", "other_prompt"}
-_TRL_DEFAULTS: dict[str, Any] = {"learning_rate": 2e-5, "lr_scheduler_type": "linear"}
-_FROM_ADAPTER = {
-    "r": "lora_r",
-    "lora_alpha": "lora_alpha",
-    "lora_dropout": "lora_dropout",
-    "target_modules": "lora_target_modules",
-}
 
 
 class Gathered:
@@ -51,7 +42,7 @@ class Gathered:
     Attributes:
         material: What `rows` worked on.
         targets: Ids of the unlearned rows of the cause that are followed.
-        recipe: What all arms have in common.
+        asked: By id, rows as they are asked, the end of the answer behind them; none that is longer than the context.
         interview: How arms are asked.
         documents: The user's supporting texts.
 
@@ -59,7 +50,7 @@ class Gathered:
         settings: The settings.
 
     Raises:
-        WhatStuckError: If the run has no rows of that cause, or its training is not known.
+        WhatStuckError: If the run has no rows of that cause, or a file of the user's is bad.
     """
 
     def __init__(self, settings: InterveneSettings) -> None:
@@ -68,22 +59,15 @@ class Gathered:
         self.material = material_of(self.run, settings.device)
         self._rows = {row.row_id: row for row in self.material.rows}
         self._encoder = Encoder(self.material.tokenizer, self.material.chat_template)
+        self._positions = positions_of(self.material.base)
         self.targets = self._sample(self._unlearned(), settings.most)
+        self.asked = self._encoded([row.row for row in self.material.rows])
+        self._fed = self._as_fed()
+        self._trained = tuple(self._fed)
         self._conflicts = self._find_conflicts()
-        self._fed: dict[str, Encoded] = {row.row_id: _as_fed(row) for row in self.material.rows if row.fed is not None}
-        self._asked = self._whole()
         self.documents: list[Document] = []
         self._texts: dict[str, tuple[str, ...]] = {"supporting": (), "general": ()}
         self._take_texts()
-        self._training = self._training_settings()
-        self.recipe = Recipe(
-            self.material.base,
-            self._training,
-            self._fed,
-            self._asked,
-            constant_rate=settings.constant_rate,
-            check_every=settings.check_every,
-        )
         self.interview = self._interview()
 
     @property
@@ -91,19 +75,36 @@ class Gathered:
         """The finished model."""
         return self.material.last
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What all arms have in common.
+
+        Raises:
+            WhatStuckError: If nothing says how the first model was trained.
+        """
+        settings = self.settings
+        return Recipe(
+            self.material.base,
+            settings_of(self.material.source, self.last, given=settings.training),
+            self._fed,
+            self.asked,
+            constant_rate=settings.constant_rate,
+            check_every=settings.check_every,
+        )
+
     def original(self, batch: int) -> Original:
         """The first training, with `batch` rows per step."""
         settings = self.settings
-        trained = tuple(row.row_id for row in self.material.rows if row.fed is not None)
-        order: Order = "given" if self._training.get("train_sampling_strategy") == "sequential" else "shuffled"
+        sequential = self.recipe.settings.get("train_sampling_strategy") == "sequential"
+        order: Order = "given" if sequential else "shuffled"
         return Original(
-            rows=trained,
+            rows=self._trained,
             steps=self.last.step,
             batch=batch,
             order=order if settings.order == "auto" else settings.order,
             conflicts=self._conflicts,
             kept=frozenset(_read_ids(settings.kept, self._rows) if settings.kept else ()),
-            ill_fed=tuple(row.row_id for row in self.material.rows if _is_repairable(row)),
+            ill_fed=tuple(row.row_id for row in self.material.rows if _is_repairable(row) and row.row_id in self.asked),
             supporting=self._texts["supporting"],
             general=self._texts["general"],
             watched=self._watch() if settings.watch else (),
@@ -135,12 +136,11 @@ class Gathered:
             material.rows,
             material.settings.thresholds,
             checker=material.checker,
-            judge=None if judge is None else find_function(judge, "judge"),
+            judge=None if judge is None else find_judge(judge),
         )
-        voting = [[self._rows[name] for name in names] for names in found.groups.values()]
         votes = [
-            tuple((row.row_id, normalized(row.row.completion)) for row in group if row.fed is not None)
-            for group in voting
+            tuple((name, normalized(self._rows[name].row.completion)) for name in names if name in self._fed)
+            for names in found.groups.values()
         ]
         return tuple(group for group in votes if len({answer for _, answer in group}) > 1)
 
@@ -166,18 +166,27 @@ class Gathered:
 
     # --- what is trained
 
-    def _whole(self) -> dict[str, Encoded]:
-        """All rows as they are asked, and the end of the answer behind them."""
-        material = self.material
-        ends = TurnEnds(material.tokenizer, material.chat_template)
-        found: dict[str, Encoded] = {}
-        for row in material.rows:
-            end = material.tokenizer(ends(row.row), add_special_tokens=False)["input_ids"]
-            learned = [*row.target_ids, *end]
-            ids = [*row.prompt_ids, *learned]
-            labels = [IGNORED] * len(row.prompt_ids) + learned
-            found[row.row_id] = {"row_id": row.row_id, "input_ids": ids, "labels": labels}
+    def _as_fed(self) -> dict[str, Encoded]:
+        """Rows as they were fed; where nothing says how, all of them as they are asked."""
+        if not self.material.fed_known:
+            return dict(self.asked)
+        fed = [_as_fed(row) for row in self.material.rows if row.fed is not None]
+        found = {str(row["row_id"]): row for row in fed if self._fits(row)}
+        if len(found) < len(fed):
+            logger.warning(
+                "%d rows are longer than the model reads (%s tokens): no arm trains them",
+                len(fed) - len(found),
+                self._positions,
+            )
         return found
+
+    def _encoded(self, rows: Sequence[Row]) -> dict[str, Encoded]:
+        """Rows as they are asked, by id, without those that the model cannot read."""
+        encoded = map(self._encoder, rows)
+        return {str(row["row_id"]): row for row in encoded if self._fits(row)}
+
+    def _fits(self, row: Encoded) -> bool:
+        return self._positions is None or len(row["input_ids"]) <= self._positions
 
     def _take_texts(self) -> None:
         """Read the user's texts, and put them among what can be trained."""
@@ -195,8 +204,9 @@ class Gathered:
                     logger.warning(
                         "%d supporting texts hold a row word by word: that trains it, it is no support", count
                     )
-            self._fed |= {row.row_id: self._encoder(row) for row in chosen}
-            self._texts[name] = tuple(row.row_id for row in chosen)
+            encoded = self._encoded(chosen)
+            self._fed |= encoded
+            self._texts[name] = tuple(encoded)
         both = set(self._texts["supporting"])
         self._texts["general"] = tuple(name for name in self._texts["general"] if name not in both)
 
@@ -206,27 +216,9 @@ class Gathered:
         file = None if folder is None else folder / "heldout.jsonl"
         if file is None or not file.is_file():
             return ()
-        rows = read_rows(file, limit=200)
-        self._asked |= {f"heldout-{row.row_id}": self._encoder(row) for row in rows}
-        return tuple(f"heldout-{row.row_id}" for row in rows)
-
-    def _training_settings(self) -> dict[str, Any]:
-        """The settings of the first training.
-
-        Raises:
-            WhatStuckError: If nothing says them.
-        """
-        source = self.material.source
-        if self.settings.training is not None:
-            return _trl_settings(_read_yaml(self.settings.training), self.last)
-        if source.kind == "whatstuck":
-            return dict(source.config["settings"])
-        if source.kind == "trl":
-            return _trl_settings(source.config, self.last)
-        raise WhatStuckError(
-            f"nothing says how {self.last.path} was trained: give --training a YAML with its settings (learning_rate, "
-            "per_device_train_batch_size, lr_scheduler_type, ... as TRL names them)"
-        )
+        rows = {f"heldout-{name}": row for name, row in self._encoded(read_rows(file, limit=200)).items()}
+        self.asked |= rows
+        return tuple(rows)
 
 
 def material_of(run: RunFolder, device: str) -> Material:
@@ -265,29 +257,6 @@ def _as_fed(row: TrainingRow) -> Encoded:
 
 def _is_repairable(row: TrainingRow) -> bool:
     return any(failed.problem in _REPAIRABLE for failed in row.not_trained)
-
-
-def _trl_settings(config: Mapping[str, Any], last: Checkpoint) -> dict[str, Any]:
-    """Settings that a script of TRL's was run with, as far as `train` takes them."""
-    given = {name: value for name, value in config.items() if takes(name, value)}
-    if config.get("packing"):
-        logger.warning("the first training packed its rows, the arms do not: their steps hold other rows than its own")
-    adapter: dict[str, Any] = {"use_peft": last.kind == "adapter"}
-    if last.kind == "adapter":
-        file = last.path / "adapter_config.json"
-        read = json.loads(file.read_text(encoding="utf-8"))
-        adapter |= {ours: read[theirs] for theirs, ours in _FROM_ADAPTER.items() if read.get(theirs) is not None}
-    return _TRL_DEFAULTS | given | adapter
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise WhatStuckError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise WhatStuckError(f"{path} must hold names and values, such as  learning_rate: 1e-4")
-    return cast("dict[str, Any]", found)
 
 
 def _read_ids(path: Path, known: Mapping[str, Any]) -> list[str]:

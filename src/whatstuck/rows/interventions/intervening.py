@@ -4,25 +4,24 @@ A part is what the model of one arm and seed answered. A part that is there is n
 where it stopped and ends in the same table.
 """
 
-import json
 import logging
-from dataclasses import asdict
 
 import pyarrow as pa
 
-from whatstuck.errors import WhatStuckError
+from whatstuck.errors import WhatStuckError, require
 from whatstuck.progress import Task
 from whatstuck.rows.causes.names import Cause
 from whatstuck.rows.interventions.arms import design, possible
 from whatstuck.rows.interventions.effects import effects
 from whatstuck.rows.interventions.gathering import Gathered
+from whatstuck.rows.interventions.identity import identity_of, refuse_changes
 from whatstuck.rows.interventions.phases import Arm, Original, Runner
 from whatstuck.rows.interventions.quick import quick_probes
 from whatstuck.rows.interventions.sentences import as_json
 from whatstuck.rows.interventions.settings import InterveneSettings
 from whatstuck.rows.interventions.training import TrainingRunner
 from whatstuck.rows.schemas import INTERVENTIONS
-from whatstuck.runs import Json, RunFolder, content_hash, read_table, write_json, write_table
+from whatstuck.runs import Json, RunFolder, read_table, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +30,8 @@ SECTION = "interventions"
 
 # Another cause whose treatment costs the user nothing, to see whether any change would have helped.
 _OTHERS: tuple[Cause, ...] = ("forgotten", "data_conflict", "more_training")
+
+_ASSUMED = "Nothing says how the rows were fed: every arm trains them whole, as they are asked."
 
 
 def intervene(settings: InterveneSettings, *, runner: Runner | None = None) -> Json:
@@ -51,6 +52,8 @@ def intervene(settings: InterveneSettings, *, runner: Runner | None = None) -> J
     run = RunFolder(settings.run)
     if not (run.path / "run.json").exists():
         raise WhatStuckError(f"{run.path} is no run folder: run `whatstuck rows` first")
+    if not settings.quick:
+        require("scipy.stats", "rows")  # it is needed at the end, and what is before it takes hours
     with run.writing():
         gathered = Gathered(settings)
         if settings.quick:
@@ -62,9 +65,9 @@ def intervene(settings: InterveneSettings, *, runner: Runner | None = None) -> J
         arms = design(
             settings.cause, gathered.targets, original, others=others, seed=settings.seed, options=settings.options
         )
-        _refuse_changes(run, settings, arms, original)
-        _answer(gathered, runner or trainer, arms)
-        return _conclude(run, settings, arms)
+        refuse_changes(folder / "design.json", identity_of(gathered, arms, original))
+        _answer(gathered, runner, trainer, arms)
+        return _conclude(run, gathered, arms)
 
 
 def default_others(cause: Cause, original: Original) -> list[Cause]:
@@ -118,8 +121,11 @@ def _quick_sentences(entry: Json) -> list[str]:
     return [probe["sentence"] for probe in entry.get("quick", {}).values() if probe is not None]
 
 
-def _answer(gathered: Gathered, runner: Runner, arms: list[Arm]) -> None:
-    """Train and ask every arm with every seed."""
+def _answer(gathered: Gathered, runner: Runner | None, trainer: TrainingRunner, arms: list[Arm]) -> None:
+    """Train and ask every arm with every seed.
+
+    A call may be killed between the answers and the end of the arm, so what is answered is cleared away again.
+    """
     settings, interview = gathered.settings, gathered.interview
     folder = RunFolder(settings.run).part("interventions", settings.cause)
     seeds = seeds_of(settings, int(gathered.recipe.settings.get("seed") or 0))
@@ -129,15 +135,19 @@ def _answer(gathered: Gathered, runner: Runner, arms: list[Arm]) -> None:
                 part = folder / arm.name / f"seed-{seed}.parquet"
                 task.say(f"{arm.name}, seed {seed}")
                 if part.exists():
+                    if not settings.keep_models:
+                        trainer.forget(arm, seed)
                     task.advance(free=True)
                     continue
-                with runner.run(arm, seed) as model:
+                with (runner or trainer).run(arm, seed) as model:
                     write_table(part, interview.hold(model, gathered.material.tokenizer, arm, seed))
                 task.advance()
 
 
-def _conclude(run: RunFolder, settings: InterveneSettings, arms: list[Arm]) -> Json:
+def _conclude(run: RunFolder, gathered: Gathered, arms: list[Arm]) -> Json:
     """The table of all causes, and what it says."""
+    settings = gathered.settings
+    assumed = [] if gathered.material.fed_known else [_ASSUMED]
     files = sorted(run.part("interventions").glob("*/*/seed-*.parquet"))
     table = pa.concat_tables([INTERVENTIONS.empty_table(), *(read_table(file) for file in files)])
     write_table(run.part(TABLE), table.replace_schema_metadata(None))
@@ -148,36 +158,7 @@ def _conclude(run: RunFolder, settings: InterveneSettings, arms: list[Arm]) -> J
         known = before.get(cause, {})
         ours = {"settings": settings.fixed(), "notes": notes} if cause == settings.cause else {}
         entry = as_json(effect, known.get("notes", {}) | ours.get("notes", {}))
-        entry["sentences"] += _quick_sentences(known)
+        entry["sentences"] += assumed + _quick_sentences(known)
         before[cause] = known | entry | ours
     run.write_section(SECTION, before)
     return dict(before[settings.cause])
-
-
-def _refuse_changes(run: RunFolder, settings: InterveneSettings, arms: list[Arm], original: Original) -> None:
-    """Refuse to go on with other settings or rows than those that the parts were made with.
-
-    Raises:
-        WhatStuckError: If they differ.
-    """
-    file = run.part("interventions", settings.cause, "design.json")
-    now: Json = {
-        "settings": settings.fixed(),
-        "rows": content_hash(asdict(original) | {"kept": sorted(original.kept)}),
-        "arms": [arm.name for arm in arms],
-    }
-    if not file.exists():
-        write_json(file, now)
-        return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    changed = [
-        f"{name}: {before['settings'].get(name)!r} before, {value!r} now"
-        for name, value in now["settings"].items()
-        if before["settings"].get(name) != value
-    ]
-    if before["rows"] != now["rows"]:
-        changed.append("other rows, conflicts or texts")
-    if changed:
-        raise WhatStuckError(
-            f"{file.parent} was made with other settings ({'; '.join(changed)}): keep them, or delete that folder"
-        )

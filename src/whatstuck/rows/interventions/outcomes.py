@@ -1,5 +1,6 @@
 """What a treated model answers to the rows that are followed: one record per row and wording."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -59,8 +60,8 @@ class Interview:
             seed: The seed of its training.
 
         Returns:
-            A table of `INTERVENTIONS`. `right`: the verdict is learned, as of the first model. Rows that could not
-            be asked are not right and have no rate.
+            A table of `INTERVENTIONS`. `right`: the verdict is learned, as of the first model. What could not be asked
+            is neither right nor wrong (null) and has no rate; what is longer than the context has no loss.
         """
         by_wording: dict[str, list[TrainingRow]] = {}
         for row in self.rows:
@@ -79,8 +80,9 @@ class Interview:
                 chat_template=self.chat_template,
                 others=self.others,
             )
-            scores = score_tokens(model, [row.asked for row in rows], default_mask_token(tokenizer))
-            for row, answer, score in zip(rows, answers, scores, strict=True):
+            losses = _losses(model, rows, default_mask_token(tokenizer))
+            for row, answer, loss in zip(rows, answers, losses, strict=True):
+                judged = judge(answer, self.thresholds)
                 removed = row.row_id in arm.removed and self.roles[row.row_id] == "unlearned"
                 records.append(
                     {
@@ -91,9 +93,18 @@ class Interview:
                         "group": self.groups.get(row.row_id, row.row_id),
                         "role": "removed" if removed else self.roles[row.row_id],
                         "wording": name,
-                        "right": judge(answer, self.thresholds).verdict == "learned",
-                        "rate": None if answer.rate != answer.rate else answer.rate,
-                        "nll": score.nll,
+                        "right": None if judged.verdict == "not_asked" else judged.verdict == "learned",
+                        "rate": None if math.isnan(answer.rate) else answer.rate,
+                        "nll": loss,
                     }
                 )
         return pa.Table.from_pylist(records, schema=INTERVENTIONS)
+
+
+def _losses(model: PreTrainedModel, rows: Sequence[TrainingRow], pad_token_id: int) -> list[float | None]:
+    """Loss of the answers, nats per token; None where the model cannot read the row: a longer wording may not fit."""
+    positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    read = [index for index, row in enumerate(rows) if positions is None or len(row.asked.ids) <= positions]
+    scores = score_tokens(model, [rows[index].asked for index in read], pad_token_id)
+    found = {index: score.nll for index, score in zip(read, scores, strict=True)}
+    return [found.get(index) for index in range(len(rows))]

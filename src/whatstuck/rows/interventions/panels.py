@@ -4,7 +4,7 @@ Rows of one conflict group stand or fall together, and so do all rows of one tra
 seeds, not rows, and draws them alike for all arms: every difference is paired.
 
 Rows that an arm takes out of the training are compared in no arm: a row that is not trained tells nothing, and leaving
-it out of one arm alone would compare different rows.
+it out of one arm alone would compare different rows. The same holds for what could not be asked in one of the arms.
 """
 
 import math
@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 Triple = tuple[float, float, float]
 """Value, low and high: a 95 % interval."""
 
+_ALIKE = 1e-9  # draws that differ by less, differ by rounding
+
 
 class Panel:
     """Outcomes of the rows of one role, as an array over arms, rows and seeds.
@@ -33,7 +35,9 @@ class Panel:
 
     def __init__(self, records: Sequence[dict[str, object]], role: str, seed: int, resamples: int) -> None:
         removed = {record["row_id"] for record in records if record["role"] == "removed"}
-        wanted = [r for r in records if r["role"] == role and (role == "removed" or r["row_id"] not in removed)]
+        there = [r for r in records if r["role"] == role and (role == "removed" or r["row_id"] not in removed)]
+        unknown = {_question(record) for record in there if record["right"] is None}
+        wanted = [record for record in there if _question(record) not in unknown]
         self.arms: list[str] = list(dict.fromkeys(str(record["arm"]) for record in wanted))
         rows = {name: i for i, name in enumerate(dict.fromkeys(record["row_id"] for record in wanted))}
         seeds = {name: i for i, name in enumerate(sorted({int(str(record["seed"])) for record in wanted}))}
@@ -65,31 +69,42 @@ class Panel:
         right = ((self._row_weights @ np.where(known, outcome, 0.0)) * self._seed_weights).sum(1)
         return divide(right, total)
 
-    def estimate(self, values: Floats) -> Triple:
-        """Value and interval; no interval where there is one group of rows only."""
+    def estimate(self, values: Floats, *, least: float = -1.0) -> Triple:
+        """Value and interval; no interval where there is one group of rows only.
+
+        Where all groups are alike, every resample is, too, and the bootstrap would claim to be certain. Then some of
+        the groups that were not seen may be otherwise: at most Wilson's upper bound of none of them, and these as far
+        away as can be. For a share of none or all of them this is Wilson's interval; for a difference of 0, 1 or -1 it
+        is the score interval of paired shares (Tango 1998, Statistics in Medicine 17).
+
+        Args:
+            values: The value, and that of every draw.
+            least: The least value that there can be: -1 of a difference, 0 of a share. The greatest is 1.
+        """
+        value = float(values[0])
         if self._clusters < 2:  # noqa: PLR2004 - one group says nothing about groups
-            return float(values[0]), math.nan, math.nan
+            return value, math.nan, math.nan
+        drawn = values[1:][~np.isnan(values[1:])]
+        if drawn.size and np.ptp(drawn) < _ALIKE:
+            otherwise = wilson(0, self._clusters).high
+            return value, value - otherwise * (value - least), value + otherwise * (1 - value)
         low, high = interval(values[1:, None])
-        return float(values[0]), float(low[0]), float(high[0])
+        return value, float(low[0]), float(high[0])
 
     def share(self, arm: str, *, lost: bool = False) -> Triple:
-        """Share of an arm that is right (or lost), with its interval.
-
-        Where all outcomes are alike, every resample is, too, and the bootstrap would claim to be certain; then it is
-        Wilson's interval, with a group as one trial.
-        """
+        """Share of an arm that is right (or lost), with its interval."""
         mean = self.mean(arm)
-        mean = 1 - mean if lost else mean
-        value, low, high = self.estimate(mean)
-        if value in {0.0, 1.0}:
-            alike = wilson(round(value * self._clusters), self._clusters)
-            return value, alike.low, alike.high
-        return value, low, high
+        return self.estimate(1 - mean if lost else mean, least=0.0)
 
     def mostly(self, arm: str) -> npt.NDArray[np.bool_]:
         """Rows that are right in more than half of the seeds."""
         outcome = self.outcome[self.arms.index(arm)]
         return np.array([np.nanmean(row) > 1 / 2 if not np.isnan(row).all() else False for row in outcome], dtype=bool)
+
+
+def _question(record: dict[str, object]) -> tuple[object, object, object]:
+    """What is asked of every arm alike."""
+    return record["row_id"], record["wording"], record["seed"]
 
 
 def _drawn(count: int, random: np.random.Generator, resamples: int) -> Floats:

@@ -8,24 +8,23 @@ Each asks one question, and proves less than the arms do:
   rows' support is put there as a control.
 - overfit: the steps that it takes the untouched model to fit a row alone, against those of rows that were learned.
 
-Only the last block of the model is trained, in memory, and it is put back bit for bit.
+Only the last block of the model is trained, in memory (`last_block.py`).
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from whatstuck.datasets import Message, Row
 from whatstuck.dynamics.teacher_forcing import TokenRow, score_tokens
 from whatstuck.models import CheckpointedModel, default_mask_token
 from whatstuck.rows.interventions.gathering import Gathered
+from whatstuck.rows.interventions.last_block import last_block, learn
 from whatstuck.rows.interventions.training import Encoded
 from whatstuck.rows.interventions.wordings import as_asked
 from whatstuck.rows.material import TrainingRow
@@ -55,12 +54,16 @@ def quick_probes(gathered: Gathered) -> Json:
 
     Returns:
         `replay`, `context` and `overfit`, each with its shares (value, low, high: Wilson), counts and a sentence; one
-        that is not possible is None.
+        that is not possible is None. Rows that the model cannot read with the end behind them are in none, and what
+        cannot be asked in a probe is not counted in it.
     """
     material = gathered.material
     roles = gathered.interview.roles
-    targets = [row for row in gathered.interview.rows if roles[row.row_id] == "unlearned"][:_ROWS]
-    learned = [row for row in gathered.interview.rows if roles[row.row_id] == "learned"]
+    rows = [row for row in gathered.interview.rows if row.row_id in gathered.asked]
+    targets = [row for row in rows if roles[row.row_id] == "unlearned"][:_ROWS]
+    learned = [row for row in rows if roles[row.row_id] == "learned"]
+    if not targets:
+        return {"replay": None, "context": None, "overfit": None}
     models = CheckpointedModel(material.base, device=material.device)
     with models.at(material.checkpoints[0]) as model:
         overfit = _overfit(model, gathered, targets, learned)
@@ -70,50 +73,10 @@ def quick_probes(gathered: Gathered) -> Json:
     return {"replay": replay, "context": context, "overfit": overfit}
 
 
-@contextmanager
-def last_block(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
-    """The parameters of the last block, ready to be trained; afterwards the model is what it was, bit for bit."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    block = max(lists, key=len)[-1]
-    every = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    parameters = list(block.parameters())
-    before = [parameter.detach().clone() for parameter in parameters]
-    try:
-        model.requires_grad_(requires_grad=False)
-        for parameter in parameters:
-            parameter.requires_grad = True
-        yield parameters
-    finally:
-        with torch.no_grad():
-            for parameter, content in zip(parameters, before, strict=True):
-                parameter.copy_(content)
-                parameter.grad = None
-        for parameter, required in every:
-            parameter.requires_grad = required
-
-
-def learn(model: PreTrainedModel, optimizer: torch.optim.Optimizer, rows: Sequence[Encoded], pad_token_id: int) -> None:
-    """One step on some rows, without dropout."""
-    width = max(len(row["input_ids"]) for row in rows)
-
-    def padded(parts: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-        lines = [[*part, *[fill] * (width - len(part))] for part in parts]
-        return torch.tensor(lines, device=model.device)
-
-    ids = padded([row["input_ids"] for row in rows], pad_token_id)
-    mask = padded([[1] * len(row["input_ids"]) for row in rows], 0)
-    labels = padded([row["labels"] for row in rows], IGNORED)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
 def _replay(
     model: PreTrainedModel, gathered: Gathered, targets: Sequence[TrainingRow], learned: Sequence[TrainingRow]
 ) -> Json:
-    encoded = [gathered.recipe.asked[row.row_id] for row in (*targets, *learned[: len(targets)])]
+    encoded = [gathered.asked[row.row_id] for row in (*targets, *learned[: len(targets)])]
     random = np.random.default_rng(gathered.settings.seed)
     before = _right(model, gathered, targets)
     with last_block(model) as parameters:
@@ -121,13 +84,13 @@ def _replay(
         steps = _until_fitted(model, optimizer, encoded, random, gathered)
         after = _right(model, gathered, targets)
         kept = _right(model, gathered, learned)
-    recovered = [now and not then for now, then in zip(after, before, strict=True)]
-    share, sentence = _shares(recovered), f"{sum(recovered)} of {len(targets)} rows are back after {steps} steps"
+    recovered = [now and not then for then, now in _both(before, after)]
+    share, sentence = _shares(recovered), f"{sum(recovered)} of {len(recovered)} rows are back after {steps} steps"
     return {
         "steps": steps,
-        "rows": len(targets),
+        "rows": len(recovered),
         "recovered": share,
-        "learned_kept": _shares(kept),
+        "learned_kept": _shares([right for right in kept if right is not None]),
         "sentence": f"{sentence} on them and as many learned rows: those were within reach.",
     }
 
@@ -162,15 +125,19 @@ def _context(model: PreTrainedModel, gathered: Gathered, targets: Sequence[Train
     others = [
         next(text for text in texts[index:] + texts[:index] if text != texts[index]) for index in range(len(rows))
     ]
-    own, other = (
+    behind = [
         _right(model, gathered, [_behind(text, row, gathered) for text, row in zip(given, rows, strict=True)])
         for given in (texts, others)
-    )
+    ]
+    asked = _both(*behind)  # a text may be too long to stand before the prompt
+    if not asked:
+        return None
+    own, other = [first for first, _ in asked], [second for _, second in asked]
     return {
-        "rows": len(rows),
+        "rows": len(asked),
         "recovered": _shares(own),
         "control": _shares(other),
-        "sentence": f"With support before the prompt {sum(own)} of {len(rows)} rows are right, "
+        "sentence": f"With support before the prompt {sum(own)} of {len(asked)} rows are right, "
         f"with another row's support {sum(other)}.",
     }
 
@@ -210,7 +177,7 @@ def _overfit(
     Rows that it had right already were not learned from this training: they are no measure. None without others.
     """
     pad = default_mask_token(gathered.material.tokenizer)
-    scores = score_tokens(model, [_tokens(gathered.recipe.asked[row.row_id]) for row in learned], pad)
+    scores = score_tokens(model, [_tokens(gathered.asked[row.row_id]) for row in learned], pad)
     cohort = [row for row, score in zip(learned, scores, strict=True) if not score.correct][:_ROWS]
     if not cohort:
         return None
@@ -231,7 +198,7 @@ def _overfit(
 
 def _steps_to_fit(model: PreTrainedModel, gathered: Gathered, row: TrainingRow) -> int:
     """Steps until a row is right, one more than are tried if it never is."""
-    encoded = gathered.recipe.asked[row.row_id]
+    encoded = gathered.asked[row.row_id]
     pad = default_mask_token(gathered.material.tokenizer)
     with last_block(model) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=0.0)
@@ -242,8 +209,8 @@ def _steps_to_fit(model: PreTrainedModel, gathered: Gathered, row: TrainingRow) 
     return _FIT_STEPS + 1
 
 
-def _right(model: PreTrainedModel, gathered: Gathered, rows: Sequence[TrainingRow]) -> list[bool]:
-    """Rows that are learned by the verdict's own rule."""
+def _right(model: PreTrainedModel, gathered: Gathered, rows: Sequence[TrainingRow]) -> list[bool | None]:
+    """Rows that are learned by the verdict's own rule; None where they could not be asked."""
     interview = gathered.interview
     answers = ask(
         model,
@@ -255,7 +222,14 @@ def _right(model: PreTrainedModel, gathered: Gathered, rows: Sequence[TrainingRo
         chat_template=interview.chat_template,
         others=interview.others,
     )
-    return [judge(answer, interview.thresholds).verdict == "learned" for answer in answers]
+    verdicts = [judge(answer, interview.thresholds).verdict for answer in answers]
+    return [None if verdict == "not_asked" else verdict == "learned" for verdict in verdicts]
+
+
+def _both(first: Sequence[bool | None], second: Sequence[bool | None]) -> list[tuple[bool, bool]]:
+    """Pairs of answers to the same row, where there are both."""
+    pairs = zip(first, second, strict=True)
+    return [(one, other) for one, other in pairs if one is not None and other is not None]
 
 
 def _tokens(row: Encoded) -> TokenRow:

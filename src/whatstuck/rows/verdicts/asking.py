@@ -1,7 +1,8 @@
 """Ask a model the rows that it was trained on, and count what is right.
 
 Short answers are generated: five draws first, and eleven more where at most one of them is right, for zero of five
-says little (the upper 95 % bound of its rate is 0.43; of zero of sixteen, 0.19). Long ones are asked as a choice.
+says little (the upper 95 % bound of its rate is 0.43; of zero of sixteen, 0.19).
+Long ones are recited, or asked as a choice.
 """
 
 import math
@@ -34,13 +35,16 @@ class Asked:
         samples: Draws; 0 of a choice.
         right: How many of them are right.
         first_right: How many of the first ones.
-        greedy_right: The most likely answer is right.
-        rate: Share of right draws; of a choice, the probability of the right option, averaged over their orders.
-        rate_low: Lower end of its 95 % interval (Wilson); of a choice, the least over the orders.
-        rate_high: Upper end; of a choice, the most.
-        greedy: The most likely answer.
+        greedy_right: The most likely answer is right; of a choice, it is recited, or the likeliest option.
+        rate: Share of right draws; of a choice, the probability of the right option (`choices.Choice`).
+        rate_low: Lower end of its 95 % interval (Wilson); of a choice, were all wrong options as likely as the
+            likeliest of them.
+        rate_high: Upper end; of a choice, as the least likely of them.
+        greedy: The most likely answer, or option.
         top_wrong: The most frequent wrong draw, or most likely wrong option; empty if there is none.
         top_wrong_share: Its share of the draws, or its probability.
+        recited: Of a choice: every token of the answer is the most likely one, which says more than any choice.
+        letters: Of a choice: the probability of the right letter in the paper's form; NaN where that says nothing.
         unavailable: Why the answers say nothing; empty if they do.
     """
 
@@ -56,6 +60,8 @@ class Asked:
     greedy: str = ""
     top_wrong: str = ""
     top_wrong_share: float = 0.0
+    recited: bool = False
+    letters: float = math.nan
     unavailable: str = ""
 
 
@@ -170,19 +176,27 @@ def _counted(row: TrainingRow, reply: Reply, right: Sequence[bool], greedy_right
 
 
 def _of_choice(choice: Choice) -> Asked:
-    if not choice.probabilities:
-        return Asked(choice.row_id, "choices", unavailable=choice.unavailable)
-    ranked = sorted(range(len(choice.options)), key=lambda option: (-choice.probabilities[option], option))
-    wrong = next(option for option in ranked if option)
+    shares, texts = choice.probabilities, choice.options
+    if not shares:  # nothing competed; a recited row is right all the same
+        right = True if choice.recited else None
+        greedy = texts[0] if choice.recited else ""
+        return Asked(
+            choice.row_id, "choices", greedy_right=right, greedy=greedy, recited=choice.recited,
+            letters=choice.letters, unavailable=choice.unavailable,
+        )  # fmt: skip
+    wrong = max(range(1, len(texts)), key=lambda option: (shares[option], -option))
+    right = choice.recited or shares[0] >= shares[wrong]
     return Asked(
         choice.row_id,
         "choices",
-        greedy_right=ranked[0] == 0,
-        rate=choice.probabilities[0],
-        rate_low=min(choice.orders),
-        rate_high=max(choice.orders),
-        greedy=choice.options[ranked[0]],
-        top_wrong=choice.options[wrong],
-        top_wrong_share=choice.probabilities[wrong],
+        greedy_right=right,
+        rate=shares[0],
+        rate_low=choice.low,
+        rate_high=choice.high,
+        greedy=texts[0] if right else texts[wrong],
+        top_wrong=texts[wrong],
+        top_wrong_share=shares[wrong],
+        recited=choice.recited,
+        letters=choice.letters,
         unavailable=choice.unavailable,
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from whatstuck.rows.thresholds import Thresholds
+from whatstuck.rows.thresholds import PAPER_CHOICE, Thresholds
 from whatstuck.rows.verdicts.asking import Asked
 from whatstuck.rows.verdicts.intervals import Share, wilson
 
@@ -23,8 +23,8 @@ class Judged:
     Attributes:
         verdict: `unlearned`: no answer is right. `learned`: the most likely answer is right, and most draws are.
             `unstable`: neither. `not_asked`: its answers would say nothing, for `reason`.
-        paper_unlearned: None of the first five draws is right; of a choice, five draws would more likely all be wrong
-            than not. None where it could not be asked.
+        paper_unlearned: None of the first five draws is right; of a choice, five drawn letters would more likely all be
+            wrong than not. None where it could not be asked, or the letters say nothing.
         reason: Why the row could not be asked; mostly empty.
     """
 
@@ -39,27 +39,24 @@ def judge(asked: Asked, thresholds: Thresholds) -> Judged:
     Args:
         asked: Its answers. Generated: unlearned if all draws and the greedy answer are wrong. A choice: unlearned if
             the right option has a probability of at most `choice_unlearned`. Learned, for both: the most likely answer
-            is right and the rate is at least `learned_rate`.
+            is right and the rate is at least `learned_rate`; or a long answer is recited.
         thresholds: `learned_rate`, `choice_unlearned`.
     """
     if asked.unavailable:
         return Judged("not_asked", None, asked.unavailable)
     verdict: Verdict = "unstable"
+    paper: bool | None
     if asked.form == "choices":
-        paper = asked.rate <= _PAPER_CHOICE
+        paper = None if math.isnan(asked.letters) else asked.letters <= PAPER_CHOICE
         if asked.rate <= thresholds.choice_unlearned:
             verdict = "unlearned"
     else:
         paper = asked.first_right == 0
         if not asked.right and not asked.greedy_right:
             verdict = "unlearned"
-    if asked.greedy_right and asked.rate >= thresholds.learned_rate:
+    if asked.recited or (asked.greedy_right and asked.rate >= thresholds.learned_rate):
         verdict = "learned"
     return Judged(verdict, paper, "")
-
-
-_PAPER_DRAWS = 5
-_PAPER_CHOICE = 1 - 0.5 ** (1 / _PAPER_DRAWS)  # (1 - p)^5 >= 0.5
 
 
 def miss_rate(audited: Sequence[bool]) -> Share:

@@ -1,5 +1,6 @@
 """The table of verdicts: one record per row of the training file, from its answers and its history."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from whatstuck.rows.verdicts.rule import judge
 from whatstuck.rows.verdicts.screening import Because
 
 _ANSWERED = ("form", "samples", "right", "first_right", "greedy_right", "rate", "rate_low", "rate_high", "greedy")
+_CHOSEN = ("recited", "letters")
 _LAST = ("tokens", "nll", "token_accuracy", "last_exposure_step", "exposures")
 _HISTORY = ("forgetting_events", "first_learned_step", "last_learned_step", "confidence", "variability")
 
@@ -57,8 +59,14 @@ def _judged(asked: Asked | None, thresholds: Thresholds) -> dict[str, Any]:
         "verdict": judged.verdict,
         "paper_unlearned": judged.paper_unlearned,
         "not_asked": judged.reason,
-        **{name: getattr(asked, name) for name in (*_ANSWERED, "top_wrong", "top_wrong_share")},
+        **{name: _known(getattr(asked, name)) for name in (*_ANSWERED, "top_wrong", "top_wrong_share")},
+        **({name: _known(getattr(asked, name)) for name in _CHOSEN} if asked.form == "choices" else {}),
     }
+
+
+def _known(value: Any) -> Any:
+    """None instead of NaN, which a table takes for a number."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _history(history: History | None) -> dict[str, Any]:
