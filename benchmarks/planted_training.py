@@ -35,7 +35,7 @@ _IGNORED = -100
 _TITLE, _NAME, _RELATION, _VALUE = -1, -2, -3, -4  # slots of a wording
 LOWEST = 0.02
 """Share of its peak that the rate of the fine-tuning falls to."""
-_DECAY = 0.5  # share of the fine-tuning in which the rate falls; after it hardly anything is learned
+_DECAY = 0.6  # share of the fine-tuning in which the rate falls; after it hardly anything is learned
 _LONG = 10  # every tenth batch of the pretraining has words that say nothing before each sentence
 _LONGEST_FILLER = 28
 
@@ -61,7 +61,7 @@ class Recipe:
     base_batch: int = 64
     base_rate: float = 2e-3
     one_off: float = 0.15
-    rate: float = 6e-4
+    rate: float = 5e-4
     batch: int = 32
 
 

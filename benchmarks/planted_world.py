@@ -120,7 +120,7 @@ class Sizes:
     clean: int = 80
     planted: int = 20
     known: int = 40
-    exposures: int = 30
+    exposures: int = 36
     disputed: float = 0.15
 
 
@@ -338,7 +338,7 @@ def _data_conflict(make: _Maker, count: int) -> None:
 
 def _forgotten(make: _Maker, count: int) -> None:
     """A block of rows is trained first, and never again."""
-    for window, times in (((0.0, 0.06), 3.0), ((0.0, 0.12), 1.0), ((0.0, 0.3), 0.5)):
+    for window, times in (((0.0, 0.06), 4.0), ((0.0, 0.12), 1.0), ((0.0, 0.3), 0.5)):
         for _ in range(round(times * count)):
             dose = f"seen until {window[1]:.0%}"
             make.row(make.disputed(), "forgotten", "forgotten", dose=dose, window=window)

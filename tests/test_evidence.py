@@ -187,6 +187,17 @@ def test_a_base_model_that_always_says_the_same_is_not_committed() -> None:
     assert committed({"blue": 1.0}, {"blue": 0.4, "red": 0.6}).status == "present"
 
 
+def test_what_a_base_model_says_when_it_does_not_know_is_no_belief() -> None:
+    """Most rows are known to it, so its favourite wrong answer is rare among all, and usual among unknown ones."""
+    world = World()
+    world.bases = {each.row_id: base(each.row_id, {"gold": 1.0}, "gold") for each in world.rows[1:]}
+    world.bases["x"] = base("x", {"blue": 1.0}, "gold", entropy=0.1)
+    assert world.find()["base_conflict"].status == "present"
+    for i in range(5):
+        world.bases[f"l{i}"] = base(f"l{i}", {"blue": 0.8, "red": 0.2})
+    assert world.find()["base_conflict"].status == "absent"
+
+
 def test_a_belief_that_was_not_compared_with_others_says_so() -> None:
     world = World()
     world.bases = {"x": base("x", {"blue": 1.0}, "gold", entropy=0.1)}
@@ -298,6 +309,18 @@ def test_a_row_that_was_hardly_shown_and_gets_better_needs_more_training() -> No
     found = world.find()
     assert found["more_training"].status == "present"
     assert found["more_training"].sentence.startswith("It is right as it is fed, though other answers are drawn. Its")
+
+
+def test_few_exposures_that_are_known_to_matter_need_no_trend() -> None:
+    for correct in ("-" * 9, "--xx-x---"):
+        world = World()
+        world.histories["x"] = history("x", correct, [1.0] + [1.5] * 8, exposures=2, last=70)
+        assert world.find()["more_training"].status == "absent"
+        for i in range(5):
+            world.add(f"seldom{i}", "unlearned", exposures=2, last=70)
+        found = world.find()["more_training"]
+        assert found.status == "present"
+        assert found.sentence.startswith("Few exposures account for")
 
 
 def test_most_learned_rows_were_never_shown() -> None:

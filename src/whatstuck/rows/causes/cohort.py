@@ -99,6 +99,9 @@ class Cohort:
     def usual_share(self, base: BaseAnswers, bases: Mapping[str, BaseAnswers], alike: Collection[str]) -> float:
         """How often the base model gives its wrong answer to a row to other rows of the kind, or else to all others.
 
+        Of the rows of the kind, those that it does not know say what it answers when it does not know; what it answers
+        to rows that it knows says nothing about that. They are taken where there are enough of them.
+
         Args:
             base: Its answers to the row.
             bases: Its answers to all rows.
@@ -115,8 +118,9 @@ class Cohort:
         kind = self.kinds.get(base.row_id)
         known = kind not in {None, _FORMLESS}
         same = [other for other in others if self.kinds.get(other.row_id) == kind] if known else []
-        chosen = same if len(same) >= FEWEST else others
-        if len(chosen) < FEWEST:
+        unknown = [other for other in same if other.knowledge == "unknown"]
+        chosen = next((some for some in (unknown, same, others) if len(some) >= FEWEST), [])
+        if not chosen:
             return math.nan
         return sum(other.shares.get(base.wrong, 0.0) for other in chosen) / len(chosen)
 

@@ -70,6 +70,9 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
     fell since the base at all. Why: few exposures, a long answer or a rare form of prompt, where these raise the risk;
     or rows with a loss like its own were still being learned late. Never for a row that was right and lost.
 
+    A row that was learned once or twice cannot show whether it gets better, and may be right by chance for a while. So
+    where few exposures are known to raise the risk, neither is asked of it.
+
     Returns:
         The evidence, and whether it has a reason of its own (not only the last one), so that it speaks against
         knowledge that is missing.
@@ -90,16 +93,19 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
         "nll": float(it.nll[-1]),
         "late_nll": case.cohort.late_nll,
     }
-    if it.correctness and not (it.correct[-1] and it.forgetting_events == 0):
+    shown_rarely = bool(case.few) and risks.few >= case.thresholds.attributable
+    if it.correctness and not shown_rarely and not (it.correct[-1] and it.forgetting_events == 0):
         text = f"It was right at step {it.first_learned_step} already, and lost again."
         return absent("more_training", numbers, text), False
     own = _reasons(case, it, risks)
     reasons = dict(own)
     if falling and it.nll[-1] <= case.cohort.late_nll:
         reasons["rows with a loss like its own were still being learned late"] = min(1.0, late) / 2
-    if reasons and (falling or (case.few and whole >= case.thresholds.falling)):
+    if reasons and (falling or shown_rarely or (case.few and whole >= case.thresholds.falling)):
         numbers["reasons"] = list(reasons)
         fell = f"Its loss still falls (by {late:.0%} in the second half)" if falling else "Its loss fell"
+        if shown_rarely and not falling:
+            fell = f"Few exposures account for {risks.few:.0%} of the failures of such rows"
         if it.correct[-1]:  # each token is the most likely one, yet not likely enough to be drawn
             fell = f"It is right as it is fed, though other answers are drawn. {fell}"
         text = f"{fell}, and {' and '.join(reasons)}."
