@@ -29,13 +29,13 @@ from whatstuck.rows.trajectories import TrainedRow, evaluate_rows
 Ints = npt.NDArray[np.int64]
 
 UNK, PAD, END = "<unk>", "<pad>", "</s>"
-PROBES = (0.0, 0.03, 0.06, 0.1, 0.15, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
+PROBES = (0.0, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
 """Shares of the fine-tuning at which every row is evaluated; 0 is the base model."""
 _IGNORED = -100
 _TITLE, _NAME, _RELATION, _VALUE = -1, -2, -3, -4  # slots of a wording
 LOWEST = 0.02
 """Share of its peak that the rate of the fine-tuning falls to."""
-_DECAY = 0.6  # share of the fine-tuning in which the rate falls; after it hardly anything is learned
+_DECAY = 0.75  # share of the fine-tuning in which the rate falls; after it hardly anything is learned
 _LONG = 10  # every tenth batch of the pretraining has words that say nothing before each sentence
 _LONGEST_FILLER = 28
 
@@ -61,7 +61,7 @@ class Recipe:
     base_batch: int = 64
     base_rate: float = 2e-3
     one_off: float = 0.15
-    rate: float = 5e-4
+    rate: float = 5.5e-4
     batch: int = 32
 
 

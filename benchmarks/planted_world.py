@@ -121,7 +121,7 @@ class Sizes:
     planted: int = 20
     known: int = 40
     exposures: int = 36
-    disputed: float = 0.15
+    disputed: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +252,10 @@ class _Maker:
         self.mention(fact, weight)
         return fact
 
-    def disputed(self) -> Fact:
-        """A fact of which the base model has read two other values as often: to be learned, and within reach."""
+    def disputed(self, others: int = 1) -> Fact:
+        """A fact of which the base model has read other values as often: to be learned, and within reach."""
         fact = self.fact()
-        for one in (fact, *self.others(fact, 2)):
+        for one in (fact, *self.others(fact, others)):
             self.mention(one, self.sizes.disputed)
         return fact
 
@@ -290,7 +290,7 @@ def _clean(make: _Maker, _: int) -> None:
     for _ in range(make.sizes.clean):
         make.row(make.known(), "clean")
     for _ in range(make.sizes.clean // 4):
-        make.row(make.disputed(), "disputed")
+        make.row(make.disputed(make.random.choice((1, 2))), "disputed")
         fact = make.known()
         make.row(fact, "long", prompt=make.behind(make.question(fact), 22))
     for _ in range(make.sizes.clean // 4):
@@ -305,7 +305,7 @@ def _clean(make: _Maker, _: int) -> None:
 def _not_trained(make: _Maker, count: int) -> None:
     """The trainer cuts the answer, masks it, or drops the row."""
     for feed in ("cut", "masked", "dropped"):
-        for _ in range(count * 3 // 4):
+        for _ in range(count):
             fact = make.disputed()
             prompt = make.question(fact)
             if feed == "cut":
@@ -315,12 +315,12 @@ def _not_trained(make: _Maker, count: int) -> None:
 
 def _data_conflict(make: _Maker, count: int) -> None:
     """The same question with two answers, which pretraining mentions equally often."""
-    for votes, same, facts in (((1, 1), True, 12), ((1, 1), False, 8), ((2, 1), False, 8), ((9, 1), False, 2)):
+    for votes, same, facts in (((1, 1), True, 16), ((1, 1), False, 8), ((2, 1), False, 10), ((9, 1), False, 2)):
         for _ in range(round(facts * count / 20)):
             fact = make.fact()
             (other,) = make.others(fact, 1)
-            make.mention(fact, 1.5 * make.sizes.disputed)
-            make.mention(other, 1.5 * make.sizes.disputed)
+            make.mention(fact, make.sizes.disputed)
+            make.mention(other, make.sizes.disputed)
             wordings = [0] * sum(votes) if same else make.wordings(sum(votes))
             for index, wording in enumerate(wordings):
                 side = "a" if index < votes[0] else "b"
@@ -338,7 +338,7 @@ def _data_conflict(make: _Maker, count: int) -> None:
 
 def _forgotten(make: _Maker, count: int) -> None:
     """A block of rows is trained first, and never again."""
-    for window, times in (((0.0, 0.06), 4.0), ((0.0, 0.12), 1.0), ((0.0, 0.3), 0.5)):
+    for window, times in (((0.0, 0.05), 5.0), ((0.0, 0.12), 1.0), ((0.0, 0.3), 0.5)):
         for _ in range(round(times * count)):
             dose = f"seen until {window[1]:.0%}"
             make.row(make.disputed(), "forgotten", "forgotten", dose=dose, window=window)
@@ -346,8 +346,8 @@ def _forgotten(make: _Maker, count: int) -> None:
 
 def _base_conflict(make: _Maker, count: int) -> None:
     """Pretraining says something else, and the right value in its place once the plant is taken out."""
-    for weight in (0.01, 0.1, 1.0):
-        for _ in range(count * 3 // 4):
+    for weight in (0.1, 0.5, 3.0):
+        for _ in range(count):
             fact = make.fact()
             _belief(make, fact, weight)
             make.row(fact, "base_conflict", "base_conflict", dose=f"weight {weight:g}")
@@ -373,10 +373,9 @@ def _knowledge_missing(make: _Maker, count: int) -> None:
 def _more_training(make: _Maker, count: int) -> None:
     """Few exposures, spread over the whole training."""
     for exposures in (1, 3, 8):
-        for _ in range(count * 3 // 4):
-            make.row(
-                make.disputed(), "more_training", "more_training", dose=f"{exposures} exposures", exposures=exposures
-            )
+        for _ in range(count * 6 // 5):
+            fact = make.disputed(others=2)
+            make.row(fact, "more_training", "more_training", dose=f"{exposures} exposures", exposures=exposures)
 
 
 def _unexplained(make: _Maker, count: int) -> None:

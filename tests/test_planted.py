@@ -138,7 +138,7 @@ def test_schedule_keeps_windows_and_places(planting: ModuleType, training: Modul
         assert count == by_id[row_id].exposures
     assert set(order) == {row.row_id for row in world.rows if row.feed != "dropped"}
     early = [place / len(order) for place, row_id in enumerate(order) if by_id[row_id].window == (0.0, 0.1)]
-    assert max(early) < 0.25  # early rows are dense there, so their share of the steps is larger than the window
+    assert max(early) < 0.3  # early rows are dense there, so their share of the steps is larger than the window
     cured = planting.without(world, "unexplained")
     left = {row.row_id for row in cured.rows}
     assert training.schedule(cured, 0) == [row_id for row_id in order if row_id in left]

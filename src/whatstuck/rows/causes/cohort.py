@@ -99,8 +99,8 @@ class Cohort:
     def usual_share(self, base: BaseAnswers, bases: Mapping[str, BaseAnswers], alike: Collection[str]) -> float:
         """How often the base model gives its wrong answer to a row to other rows of the kind, or else to all others.
 
-        Of the rows of the kind, those that it does not know say what it answers when it does not know; what it answers
-        to rows that it knows says nothing about that. They are taken where there are enough of them.
+        Of these, the rows that it does not know say what it answers when it does not know; what it answers to rows that
+        it knows says nothing about that. They are taken where there are enough of them.
 
         Args:
             base: Its answers to the row.
@@ -118,9 +118,10 @@ class Cohort:
         kind = self.kinds.get(base.row_id)
         known = kind not in {None, _FORMLESS}
         same = [other for other in others if self.kinds.get(other.row_id) == kind] if known else []
-        unknown = [other for other in same if other.knowledge == "unknown"]
-        chosen = next((some for some in (unknown, same, others) if len(some) >= FEWEST), [])
-        if not chosen:
+        among = same if len(same) >= FEWEST else others
+        unknown = [other for other in among if other.knowledge == "unknown"]
+        chosen = unknown if len(unknown) >= FEWEST else among
+        if len(chosen) < FEWEST:
             return math.nan
         return sum(other.shares.get(base.wrong, 0.0) for other in chosen) / len(chosen)
 
