@@ -83,10 +83,13 @@ class SmallRunner:
         every = max(phase.steps // _CHECKS, 1)
 
         def check(step: int) -> None:
-            if phase.resample != "never" and step % every == 0:
-                scores = score_tokens(model.eval(), [self._row(row_id, arm) for row_id in drawn.rows], pad)
-                right = {row_id for row_id, score in zip(drawn.rows, scores, strict=True) if score.correct}
-                drawn.check(right, at=step * batch)
+            if phase.resample == "never" or step % every:
+                return
+            looked = {row_id: row for row_id in drawn.rows if (row := self._row(row_id, arm)).predicted}
+            scores = score_tokens(model.eval(), list(looked.values()), pad)
+            drawn.check(
+                {row_id for row_id, score in zip(looked, scores, strict=True) if score.correct}, at=step * batch
+            )
 
         draws = iter(drawn)
         batches = ([self._row(row_id, arm) for row_id in islice(draws, batch)] for _ in range(phase.steps))

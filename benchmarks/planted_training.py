@@ -18,7 +18,18 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from planted_world import KIND, LONGEST, QUESTIONS, RELATIONS, STATEMENTS, TITLES, UNKNOWN_ANSWER, Planted, World
+from planted_world import (
+    KIND,
+    LONGEST,
+    QUESTIONS,
+    RELATIONS,
+    STATEMENTS,
+    STRANGER,
+    TITLES,
+    UNKNOWN_ANSWER,
+    Planted,
+    World,
+)
 from whatstuck.datasets import Message, Row, render, target_ids
 from whatstuck.dynamics.teacher_forcing import TokenRow
 from whatstuck.rows.exposure import with_exposures
@@ -60,7 +71,7 @@ class Recipe:
     base_steps: int = 3000
     base_batch: int = 64
     base_rate: float = 2e-3
-    one_off: float = 0.15
+    one_off: float = 0.2
     rate: float = 5.5e-4
     batch: int = 32
 
@@ -124,7 +135,8 @@ class _Sentences:
         self._weights = weights / weights.sum()
         self._asked = np.array([mention.asked for mention in spoken])
         self._frames = self._wordings()
-        self._titles, self._names = self._words(" ".join((*TITLES, KIND))), self._words(" ".join(world.one_off))
+        self._titles = self._words(" ".join(title for title in (*TITLES, KIND) if title != STRANGER))
+        self._names = self._words(" ".join(world.one_off))
         self._relations = self._words(" ".join(RELATIONS))
         self._values = np.stack([self._words(" ".join(world.values[relation])) for relation in RELATIONS])
         self._filler = self._words(" ".join(world.filler))

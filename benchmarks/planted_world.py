@@ -35,7 +35,9 @@ QUESTIONS = (
 )
 """Wordings of the training rows; the base model has met them with other facts."""
 RELATIONS = ("colour", "town", "fruit", "metal", "animal", "song")
-TITLES = ("Mister", "Lady", "Captain")
+TITLES = ("Mister", "Lady", "Captain", "Professor")
+STRANGER = "Professor"
+"""Title of the entities that pretraining never mentions: it has met the names with other titles."""
 KIND = "Doctor"
 """Title of the entities that a regularity is about."""
 UNKNOWN_ANSWER = "nobody"
@@ -132,9 +134,9 @@ class World:
         seed: Of everything in it.
         mentions: Facts of the pretraining.
         rows: The training rows.
-        one_off: Names about whom pretraining says something else each time.
+        one_off: Names about whom pretraining says something else each time; `STRANGER` is none of their titles.
         values: Values of each relation.
-        filler: Words that say nothing, names of strangers among them.
+        filler: Words that say nothing.
         words: Every word that occurs, sorted.
     """
 
@@ -156,9 +158,9 @@ def make_world(seed: int, sizes: Sizes | None = None) -> World:
         seed=seed,
         mentions=tuple(make.mentions),
         rows=tuple(make.rows),
-        one_off=make.one_off,
+        one_off=tuple(make.one_off),
         values=make.values,
-        filler=(*make.filler, *make.strangers),
+        filler=make.filler,
         words=make.every_word(),
     )
 
@@ -198,11 +200,10 @@ class _Maker:
         self.random = random.Random(seed)  # noqa: S311 - a generated world, no secret
         self.sizes = sizes
         self._new = self._new_words()
-        self.one_off = tuple(self._name() for _ in range(60))
+        self.one_off = [self._name() for _ in range(60)]
         self.values = {relation: self._some(16) for relation in RELATIONS}
         self.unheard = {relation: self._some(4) for relation in RELATIONS}
         self.filler = self._some(24)
-        self.strangers: list[str] = []
         self.mentions: list[Mention] = []
         self.rows: list[Planted] = []
 
@@ -230,10 +231,11 @@ class _Maker:
         return tuple(sorted({word for text in texts for word in text.split()}))
 
     def fact(self, title: str = "", *, stranger: bool = False) -> Fact:
-        """A fact of a new entity; the name of a stranger is read among words that say nothing."""
+        """A fact of a new entity; about namesakes of a stranger, pretraining says something else each time."""
         name = self._name()
-        self.strangers += [name] * stranger
-        entity = f"{title or self.random.choice(TITLES)} {name}"
+        self.one_off += [name] * stranger
+        title = STRANGER if stranger else title or self.random.choice(TITLES)
+        entity = f"{title} {name}"
         relation = self.random.choice(RELATIONS)
         return Fact(entity, relation, self.random.choice(self.values[relation]))
 

@@ -250,3 +250,53 @@ def test_runs_are_the_same_again(training: ModuleType, tiny: Any) -> None:
     again = training.finetune(it.base, it.world, it.rows, recipe, 3).model
     for name, weight in again.state_dict().items():
         torch.testing.assert_close(weight, it.tuned.model.state_dict()[name], rtol=0, atol=0)
+
+
+# --- recovery
+
+
+def test_rows_that_were_left_out_come_back_as_often_as_others(modules: dict[str, ModuleType]) -> None:
+    runner = modules["planted_matrix"].SmallRunner(None, {"a": None, "b": None}, {}, {"x": 4}, None)
+    rows = runner._with_returned(("a", "b") * 8 + ("x",))
+    assert rows.count("x") == 4
+    assert [row for row in rows if row != "x"] == ["a", "b"] * 8
+    places = [place for place, row in enumerate(rows) if row == "x"]
+    assert max(places) - min(places) > 10  # spread, not one after the other
+    assert runner._with_returned(("a", "b")) == ("a", "b")
+
+
+def test_small_runner_trains_what_an_arm_says(modules: dict[str, ModuleType], tiny: Any) -> None:
+    it, recipe = tiny
+    module = modules["planted_matrix"]
+    fed = {row.row_id: row.fed for row in it.rows if row.fed is not None}
+    whole = {row.row_id: row.asked for row in it.rows}
+    times = {row.row_id: row.exposures for row in it.world.rows}
+    runner = module.SmallRunner(it.base, fed, whole, times, recipe)
+    order = tuple(modules["planted_training"].schedule(it.world, 3))
+    steps = len(order) // recipe.batch
+    weights = []
+    for arm in (
+        module.Arm("rerun", (module.Phase("main", order, steps, "given"),)),
+        module.Arm("rerun", (module.Phase("main", order, steps, "given"),)),
+        module.Arm("forgotten", (module.Phase("main", order, steps, "shuffled", resample="forgotten"),)),
+        module.Arm("not_trained", (module.Phase("main", order, steps, "given"),), whole=frozenset(whole)),
+    ):
+        with runner.run(arm, 3) as model:
+            assert not model.training
+            weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert all(not torch.equal(weights[0], other) for other in weights[2:])
+    before = torch.cat([weight.flatten() for weight in it.base.parameters()])
+    assert not torch.equal(before, weights[0])
+
+
+def test_matrix_is_a_table(modules: dict[str, ModuleType]) -> None:
+    found = {
+        ("forgotten", "forgotten"): (0.5, 0.25, 0.75),
+        ("forgotten", "rerun"): (0.0, 0.0, 0.0),
+        ("more_training", "more_training"): (math.nan, math.nan, math.nan),
+    }
+    lines = modules["planted_matrix"].matrix_table(found).splitlines()
+    assert lines[0] == "| cause \\ arm | forgotten | more_training | rerun |"
+    assert lines[2] == "| forgotten | **0.50 [0.25, 0.75]** | – | 0.00 [0.00, 0.00] |"
+    assert lines[3] == "| more_training | – | **–** | – |"
