@@ -366,6 +366,21 @@ def test_rows_were_still_being_learned_late() -> None:
     assert world.find()["more_training"].status == "absent"  # far from where those rows were
 
 
+def test_a_training_that_was_too_short_as_a_whole() -> None:
+    """Most rows are wrong at the end, and the typical one still got better: no row has a reason of its own."""
+    for falls, learned, status in ((True, 5, "present"), (False, 5, "absent"), (True, 25, "absent")):
+        world = World(learned=learned)
+        for i in range(12):
+            world.add(f"behind{i}", "unlearned")
+            world.histories[f"behind{i}"] = history(
+                f"behind{i}", "-" * 9, FALLING if falls else [2.0] * 9, exposures=10
+            )
+        world.histories["x"] = history("x", "-" * 9, FALLING, exposures=10, last=80)
+        found = world.find()["more_training"]
+        assert found.status == status
+        assert ("too short as a whole" in found.sentence) == (status == "present")
+
+
 def test_long_answers_are_a_reason_where_they_raise_the_risk() -> None:
     world = World(learned=40)
     for i in range(9):

@@ -16,7 +16,8 @@ from whatstuck.runs import Json
 CONVERGED = 0.01
 """Relative change of the mean loss over the last epoch below which a training has converged (design)."""
 
-_NEAR = 0.25  # epochs that a checkpoint may be away from the beginning of the last one
+_NEAR = 0.25  # epochs that a checkpoint may come after the beginning of the last one
+_FAR = 2.0  # epochs before the end: from there, nothing is said of the last one
 
 
 def summary_of(
@@ -92,20 +93,26 @@ def _not_measured(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _last_epoch(histories: Mapping[str, History], epochs: Mapping[int, float]) -> float | None:
-    """Relative change of the mean loss over the last epoch of the training; None where it cannot be told."""
+    """Relative change of the mean loss per epoch, from the beginning of the last epoch or the checkpoint before it.
+
+    None where it cannot be told: there is no checkpoint within the last two epochs, or none outside of the last one.
+    """
     if not histories:
         return None
     steps = next(iter(histories.values())).steps.tolist()
     last = epochs.get(steps[-1])
     if last is None:
         return None
-    before = [step for step in steps[:-1] if step in epochs and abs(last - 1 - epochs[step]) <= _NEAR]
+    before = [step for step in steps[:-1] if step in epochs and 1 - _NEAR <= last - epochs[step] <= _FAR]
     if not before:
         return None
-    at = steps.index(min(before, key=lambda step: abs(last - 1 - epochs[step])))
+    begin = min(before, key=lambda step: (abs(last - 1 - epochs[step]), step))
     losses = np.array([history.nll for history in histories.values()])
-    first, end = float(losses[:, at].mean()), float(losses[:, -1].mean())
-    return (end - first) / first if first > 0 and math.isfinite(end) else None
+    first, end = float(losses[:, steps.index(begin)].mean()), float(losses[:, -1].mean())
+    if not (first > 0 and math.isfinite(end)):
+        return None
+    between = last - epochs[begin]
+    return (end - first) / first if abs(between - 1) <= _NEAR else (end / first) ** (1 / between) - 1
 
 
 def _statements(change: float | None) -> list[str]:
@@ -113,7 +120,7 @@ def _statements(change: float | None) -> list[str]:
     if change is None or abs(change) < CONVERGED:
         return []
     sentence = (
-        f"The loss on these rows still changed by {change:+.1%} over the last epoch: the training had not converged, "
+        f"The loss on these rows still changed by {change:+.1%} per epoch at the end: the training had not converged, "
         "so insufficient training cannot be told from having stopped too early."
     )
     return [sentence]

@@ -43,6 +43,8 @@ class Thresholds(BaseModel):
         drop: Fall of the probability of the answer from its best to its end, for it to count as forgotten (design).
         checkpoints: Checkpoints that it takes to see forgetting (design).
         falling: Relative fall of a row's loss over the last part of the training: still being learned (design).
+        unfinished: Relative fall of the median loss over the end of the training (behind the last checkpoint in its
+            first four fifths) from which on a training that left most rows wrong was too short as a whole (design).
         few_exposures: Share of the median number of exposures below which a row was seen rarely (design).
         attributable: Share of failures among rows with a trait that the trait must account for, compared with rows
             without it, to be named as their reason: one half is twice the risk (design).
@@ -80,6 +82,7 @@ class Thresholds(BaseModel):
     drop: float = Field(default=0.1, ge=0, le=1)
     checkpoints: int = Field(default=4, ge=2)
     falling: float = Field(default=0.02, ge=0)
+    unfinished: float = Field(default=0.1, ge=0, le=1)
     few_exposures: float = Field(default=0.5, ge=0, le=1)
     attributable: float = Field(default=0.5, ge=0, le=1)
     long_quantile: float = Field(default=0.8, ge=0, le=1)

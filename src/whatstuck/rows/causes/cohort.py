@@ -28,6 +28,7 @@ _FRAME_SHARE = 0.05  # words of this share of the prompts belong to their form
 _FORMLESS = "*"
 _LATE = 0.05  # share of the learned rows that are learned in the second half of a training that was still going on
 _LATE_QUANTILE = 0.9
+_END = 0.8  # share of the training from which on its end begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Cohort:
         rare: Rows whose form of prompt is rare.
         late_nll: Loss below which most of the rows were that were learned in the second half of the training, when they
             were last wrong; NaN where hardly any was learned so late.
+        unfinished: Relative fall of the median loss of all rows from the last checkpoint in the first four fifths of
+            the training to its end. NaN without such a checkpoint, and where most rows are right at the end.
     """
 
     learned: frozenset[str]
@@ -52,6 +55,7 @@ class Cohort:
     kinds: Mapping[str, str]
     rare: frozenset[str]
     late_nll: float
+    unfinished: float = math.nan
 
     def few(self, history: History | None, thresholds: Thresholds) -> bool | None:
         """Whether a row was seen rarely, compared with learned ones.
@@ -158,6 +162,7 @@ def cohort_of(
         kinds={row.row_id: kind for row, kind in zip(rows, kinds, strict=True)} if told_apart else {},
         rare=frozenset(rare) if told_apart else frozenset(),
         late_nll=_late(own),
+        unfinished=_unfinished([histories[row.row_id] for row in rows if row.row_id in histories]),
     )
 
 
@@ -191,6 +196,18 @@ def _late(learned: Sequence[History]) -> float:
     if len(losses) < max(FEWEST, _LATE * len(learned)):
         return math.nan
     return float(np.quantile(losses, _LATE_QUANTILE))
+
+
+def _unfinished(every: Sequence[History]) -> float:
+    """Relative fall of the median loss at the end of a training in which most rows were not learned."""
+    if not every or 2 * sum(bool(history.correct[-1]) for history in every) >= len(every):
+        return math.nan
+    steps = every[0].steps
+    before = np.flatnonzero((steps > 0) & (steps <= _END * steps[-1]))
+    losses = np.median([history.nll for history in every], axis=0)
+    if not before.size or not np.isfinite(losses).all() or losses[before[-1]] <= 0:
+        return math.nan
+    return float(1 - losses[-1] / losses[before[-1]])
 
 
 def _attributable(fails: float, holds: float, fails_without: float, holds_without: float) -> float:

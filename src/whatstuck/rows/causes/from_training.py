@@ -68,13 +68,15 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
 
     Better: its loss still falls in the second half of the training (by `thresholds.falling`) or, with few exposures,
     fell since the base at all. Why: few exposures, a long answer or a rare form of prompt, where these raise the risk;
-    or rows with a loss like its own were still being learned late. Never for a row that was right and lost.
+    or rows with a loss like its own were still being learned late; or most rows are wrong at the end and their median
+    loss was still falling (by `thresholds.unfinished`), so that the whole training was too short. Never for a row that
+    was right and lost.
 
     A row that was learned once or twice cannot show whether it gets better, and may be right by chance for a while. So
     where few exposures are known to raise the risk, neither is asked of it.
 
     Returns:
-        The evidence, and whether it has a reason of its own (not only the last one), so that it speaks against
+        The evidence, and whether it has a reason of its own (not only one of the last two), so that it speaks against
         knowledge that is missing.
     """
     it = case.history
@@ -92,6 +94,7 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
         "tokens": it.tokens,
         "nll": float(it.nll[-1]),
         "late_nll": case.cohort.late_nll,
+        "unfinished": case.cohort.unfinished,
     }
     shown_rarely = bool(case.few) and risks.few >= case.thresholds.attributable
     if it.correctness and not shown_rarely and not (it.correct[-1] and it.forgetting_events == 0):
@@ -101,6 +104,9 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
     reasons = dict(own)
     if falling and it.nll[-1] <= case.cohort.late_nll:
         reasons["rows with a loss like its own were still being learned late"] = min(1.0, late) / 2
+    if falling and case.cohort.unfinished >= case.thresholds.unfinished:
+        fell = f"the median loss fell by {case.cohort.unfinished:.0%} at its end"
+        reasons[f"the training was too short as a whole ({fell})"] = min(1.0, late) / 2
     if reasons and (falling or shown_rarely or (case.few and whole >= case.thresholds.falling)):
         numbers["reasons"] = list(reasons)
         fell = f"Its loss still falls (by {late:.0%} in the second half)" if falling else "Its loss fell"
