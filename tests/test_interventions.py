@@ -555,6 +555,19 @@ def test_what_is_wrong_is_said_in_one_line(run: Path, tmp_path: Path) -> None:
         InterveneSettings.read(run=run, cause="forgotten", seed_s=3)
 
 
+def test_unstable_rows_are_followed_where_they_are_wanted(run: Path) -> None:
+    table = read_table(run / "unlearned.parquet").to_pylist()
+    chosen = [row["row_id"] for row in table if row["cause"] == "forgotten"]
+    doubtful = [row | ({"verdict": "unstable"} if row["row_id"] in chosen[1:] else {}) for row in table]
+    write_table(run / "unlearned.parquet", pa.Table.from_pylist(doubtful, schema=UNLEARNED))
+    assert Gathered(settings(run)).targets == chosen[:1]
+    assert Gathered(settings(run, unstable=True)).targets == chosen
+    doubtful = [row | ({"verdict": "unstable"} if row["row_id"] in chosen else {}) for row in table]
+    write_table(run / "unlearned.parquet", pa.Table.from_pylist(doubtful, schema=UNLEARNED))
+    with pytest.raises(WhatStuckError, match="4 unstable rows have it, which --unstable follows"):
+        Gathered(settings(run))
+
+
 def test_a_run_whose_data_changed_is_refused(run: Path) -> None:
     manifest = json.loads((run / "run.json").read_text(encoding="utf-8"))
     manifest["rows"]["data"]["sha256"] = "0"

@@ -126,6 +126,9 @@ def intervene(  # noqa: PLR0913 - one flag each
     paraphrases: Annotated[
         Path | None, typer.Option(help="JSONL of row_id and prompt: other wordings of the rows.")
     ] = None,
+    unstable: Annotated[
+        bool, typer.Option("--unstable", help="Follow rows that are right only now and then, too.")
+    ] = False,
     most: Annotated[int | None, typer.Option(help="Unlearned rows that are followed. (default: 200)")] = None,
     learned: Annotated[
         int | None, typer.Option(help="Learned rows that are followed, for what an arm destroys. (default: 100)")
@@ -163,6 +166,7 @@ def intervene(  # noqa: PLR0913 - one flag each
         supporting=supporting,
         general=general,
         paraphrases=paraphrases,
+        unstable=unstable or None,
         most=most,
         learned=learned,
         quick=quick or None,

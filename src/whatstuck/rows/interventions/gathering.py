@@ -41,7 +41,7 @@ class Gathered:
 
     Attributes:
         material: What `rows` worked on.
-        targets: Ids of the unlearned rows of the cause that are followed.
+        targets: Ids of the rows of the cause that are followed: unlearned and, if wanted, unstable ones.
         asked: By id, rows as they are asked, the end of the answer behind them; none that is longer than the context.
         interview: How arms are asked.
         documents: The user's supporting texts.
@@ -113,16 +113,19 @@ class Gathered:
     # --- rows
 
     def _unlearned(self) -> list[str]:
+        """Rows of the cause: unlearned ones, and unstable ones where they are wanted."""
         table = read_table(self.run.part("unlearned.parquet")).select(["row_id", "verdict", "cause"]).to_pylist()
+        there = [row for row in table if row["row_id"] in self._rows]
+        wanted = [row for row in there if self.settings.unstable or row["verdict"] == "unlearned"]
         cause = self.settings.cause
-        found = [row["row_id"] for row in table if row["verdict"] == "unlearned" and row["cause"] == cause]
-        there = [row for row in found if row in self._rows]
-        if not there:
-            named = sorted({row["cause"] for row in table if row["verdict"] == "unlearned"})
-            raise WhatStuckError(
-                f"no unlearned row of {self.settings.run} has the cause {cause}: it has {', '.join(named) or 'none'}"
-            )
-        return there
+        found = [row["row_id"] for row in wanted if row["cause"] == cause]
+        if found:
+            return found
+        named = ", ".join(sorted({row["cause"] for row in wanted})) or "none"
+        more = sum(row["cause"] == cause for row in there)
+        hint = f"; {more} unstable rows have it, which --unstable follows" if more else ""
+        kind = "unlearned or unstable" if self.settings.unstable else "unlearned"
+        raise WhatStuckError(f"no {kind} row of {self.settings.run} has the cause {cause}: it has {named}{hint}")
 
     def _sample(self, ids: list[str], most: int) -> list[str]:
         order = np.random.default_rng(self.settings.seed).permutation(len(ids))[:most]

@@ -28,7 +28,8 @@ class Interview:
 
     Attributes:
         cause: Whose rows are to be recovered.
-        roles: Row id to why it is followed: `unlearned` rows of the cause, and `learned` ones for the damage.
+        roles: Row id to why it is followed: rows of the cause (`unlearned`, also where they are unstable), and
+            `learned` ones for the damage.
         rows: The rows, as they are asked.
         others: Rows whose answers may be wrong options of a choice.
         groups: Row id to its cluster; a row without one is its own.

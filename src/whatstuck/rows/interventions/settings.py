@@ -35,6 +35,7 @@ class InterveneSettings(BaseModel):
         constant_rate: Rate of a continuation, as a share of the peak rate.
         check_every: Steps between two checks of what is forgotten; by default ten checks.
         paraphrases: JSONL of `row_id` and `prompt`: other wordings of a row; by default its frame is worded anew.
+        unstable: Follow rows of the cause that are right only now and then, too; recovered is what is learned.
         most: Unlearned rows that are followed at most, chosen by the seed.
         learned: Learned rows that are followed, for what the arms destroy.
         quick: Only the probes that take minutes, on the finished model.
@@ -62,6 +63,7 @@ class InterveneSettings(BaseModel):
     constant_rate: float = Field(default=0.1, gt=0)
     check_every: int | None = Field(default=None, ge=1)
     paraphrases: Path | None = None
+    unstable: bool = False
     most: int = Field(default=200, ge=1)
     learned: int = Field(default=100, ge=0)
     quick: bool = False
