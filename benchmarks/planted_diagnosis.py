@@ -25,9 +25,8 @@ from whatstuck.rows.verdicts.asking import ask
 from whatstuck.rows.verdicts.screening import screen
 from whatstuck.rows.verdicts.table import verdict_records
 
-THRESHOLDS = Thresholds(base_shots=0)
-"""Those of the product, but for one: a model that has never read two questions in a row learns nothing from examples
-in its prompt. So the base is asked as the finished model is, and answers as often as it would to several prompts."""
+THRESHOLDS = Thresholds()
+"""Those of the product."""
 CHECKER = "exact"
 
 
@@ -106,8 +105,7 @@ def diagnose(
     wrong = [row for row in rows if verdict_of[row.row_id] != "learned"]
     right = [row for row in rows if verdict_of[row.row_id] == "learned"] if wrong else []
     sample = sorted(right, key=lambda row: seed_of(seed, row.row_id))[: thresholds.base_learned]
-    more = thresholds.model_copy(update={"base_samples": thresholds.base_prompts * thresholds.base_samples})
-    probed = probe_base(base, tokenizer, [*wrong, *sample], rows, checker, more, seed=seed)
+    probed = probe_base(base, tokenizer, [*wrong, *sample], rows, checker, thresholds, seed=seed)
     bases = {one.row_id: one for one in probed}
     conflicts = find_conflicts(rows, thresholds, checker=checker)
     causes = name_causes(rows, verdicts, followed, bases, conflicts, thresholds).to_pylist()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from planted_world import (
@@ -49,6 +49,7 @@ LOWEST = 0.02
 _DECAY = 0.75  # share of the fine-tuning in which the rate falls; after it hardly anything is learned
 _LONG = 10  # every tenth batch of the pretraining has words that say nothing before each sentence
 _LONGEST_FILLER = 28
+_PACKED = 5  # sentences one behind the other in every other batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,10 @@ class Recipe:
 
 
 def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """One token per word of the world."""
+    """One token per word of the world; a line break ends a sentence."""
     vocabulary = {word: index for index, word in enumerate([UNK, PAD, END, *world.words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    tokenizer.normalizer = normalizers.Replace("\n", f" {END} ")
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNK, pad_token=PAD, eos_token=END)
 
@@ -115,9 +117,19 @@ def pretrain(world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -
     learner = _Learner(model, recipe.base_rate, recipe.base_steps, lowest=0.02)
     for step in range(recipe.base_steps):
         long = step % _LONG == _LONG - 1
-        ids = torch.from_numpy(sentences.draw(recipe.base_batch // 4 if long else recipe.base_batch, long=long))
+        drawn = sentences.draw(recipe.base_batch // 4 if long else recipe.base_batch, long=long)
+        if step % 2:
+            drawn = _packed(drawn, tokenizer.pad_token_id)
+        ids = torch.from_numpy(drawn)
         learner.step(ids, ids.masked_fill(ids == tokenizer.pad_token_id, _IGNORED))
     return model.eval()
+
+
+def _packed(sentences: Ints, pad: int) -> Ints:
+    """Several sentences one behind the other, so that the base model can be shown examples later."""
+    groups = [group[group != pad] for group in np.array_split(sentences, max(len(sentences) // _PACKED, 1))]
+    width = max(map(len, groups))
+    return np.stack([np.pad(group, (0, width - len(group)), constant_values=pad) for group in groups])
 
 
 class _Sentences:

@@ -428,7 +428,9 @@ def test_rows_of_which_nothing_can_be_said_are_in_no_comparison() -> None:
     unsure = {**bases, **{f"l{i}": replace(edge, row_id=f"l{i}") for i in range(5)}}
     assert cohort.attributable_unknown(unsure, among) == pytest.approx(before)  # five learned ones stand for ten
     belief = cause_cases.base("x", {"wrong": 1.0}, "gold")
-    assert cohort.usual_share(belief, bases, ()) == 1.0  # of rows that it does not know, where there are enough
+    assert (
+        cohort.usual_share(belief, "wrong", bases, ()) == 1.0
+    )  # of rows that it does not know, where there are enough
     few = {f"f{i}" for i in range(4, 10)}
-    assert cohort.usual_share(belief, bases, few) == pytest.approx(4 / 14)
-    assert cohort.usual_share(belief, unsure, few) == pytest.approx(4 / 9)
+    assert cohort.usual_share(belief, "wrong", bases, few) == pytest.approx(4 / 14)
+    assert cohort.usual_share(belief, "wrong", unsure, few) == pytest.approx(4 / 9)

@@ -257,6 +257,36 @@ def test_not_knowing_is_no_reason_where_nothing_can_be_compared() -> None:
     assert world.find()["knowledge_missing"].status == "not_measured"
 
 
+def test_a_guess_is_no_knowledge() -> None:
+    """Among ten answers, one in ten is right by chance; one half is more than what counts as a guess."""
+    for gold, others, status in ((0.1, 0.1, "present"), (0.1, 0.0, "absent"), (0.5, 0.5, "absent")):
+        world = unknown(World())
+        rest = {str(i): (1 - gold) / 9 for i in range(9)}
+        for name in ("u0", "u1", "u2", "u3"):
+            world.bases[name] = base(name, {"gold": others, "else": 1 - others}, f"gold {name}")
+        world.add("u4", "unlearned")
+        world.bases["u4"] = base("u4", {"gold": others, "else": 1 - others}, "gold u4")
+        world.bases["x"] = base("x", {"gold": gold} | rest, "gold")
+        found = world.find()["knowledge_missing"]
+        assert found.status == status
+        assert ("by guessing" in found.sentence) == (status == "present")
+
+
+def test_a_belief_needs_a_fair_chance_to_give_way() -> None:
+    world = World()
+    world.bases["x"] = base("x", {"blue": 1.0}, "gold", entropy=0.0)
+    world.histories["x"] = history("x", "-" * 9, FALLING, exposures=2, last=70)
+    assert world.find()["base_conflict"].status == "present"  # nothing says that few exposures matter
+    for i in range(5):
+        world.add(f"seldom{i}", "unlearned", exposures=2, last=70)
+    found = world.find()
+    assert found["base_conflict"].status == "absent"
+    assert "was learned rarely" in found["base_conflict"].sentence
+    assert found["more_training"].status == "present"
+    world.histories["x"] = history("x", "-" * 9, FALLING, exposures=10, last=80)
+    assert world.find()["base_conflict"].status == "present"
+
+
 def test_belief_comes_before_missing_knowledge() -> None:
     world = World()
     world.bases["x"] = base("x", {"blue": 1.0}, "gold", entropy=0.0)

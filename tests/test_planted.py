@@ -145,6 +145,18 @@ def test_schedule_keeps_windows_and_places(planting: ModuleType, training: Modul
     assert training.schedule(world, 1) != order
 
 
+def test_the_base_model_reads_sentences_behind_each_other(training: ModuleType, world: Any) -> None:
+    """As in a few-shot prompt: a line break of the product is the end of a sentence here."""
+    tokenizer = training.make_tokenizer(world)
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    alone = training._Sentences(world, tokenizer, training.Recipe()).draw(12, long=False)
+    packed = training._packed(alone, pad)
+    assert packed[packed != pad].tolist() == alone[alone != pad].tolist()
+    assert sorted((packed == end).sum(1)) == [6, 6]
+    word = world.words[0]
+    assert tokenizer(f"{word}\n{word}")["input_ids"] == tokenizer(f"{word} </s> {word}")["input_ids"]
+
+
 def test_success_is_exact(training: ModuleType, world: Any) -> None:
     tokenizer = training.make_tokenizer(world)
     model = training.make_model(tokenizer, training.Recipe(width=16, layers=1), 0).eval()

@@ -100,14 +100,17 @@ class Cohort:
         order = ((True, True), (True, False), (False, True), (False, False))
         return _attributable(*(count.get(side, 0.0) for side in order))
 
-    def usual_share(self, base: BaseAnswers, bases: Mapping[str, BaseAnswers], alike: Collection[str]) -> float:
-        """How often the base model gives its wrong answer to a row to other rows of the kind, or else to all others.
+    def usual_share(
+        self, base: BaseAnswers, answer: str, bases: Mapping[str, BaseAnswers], alike: Collection[str]
+    ) -> float:
+        """How often the base model gives an answer to other rows of the kind, or else to all others.
 
         Of these, the rows that it does not know say what it answers when it does not know; what it answers to rows that
         it knows says nothing about that. They are taken where there are enough of them.
 
         Args:
             base: Its answers to the row.
+            answer: The answer, normalized.
             bases: Its answers to all rows.
             alike: Rows that ask the same, and are no others.
 
@@ -127,7 +130,7 @@ class Cohort:
         chosen = unknown if len(unknown) >= FEWEST else among
         if len(chosen) < FEWEST:
             return math.nan
-        return sum(other.shares.get(base.wrong, 0.0) for other in chosen) / len(chosen)
+        return sum(other.shares.get(answer, 0.0) for other in chosen) / len(chosen)
 
 
 def cohort_of(

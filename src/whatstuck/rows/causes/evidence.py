@@ -22,9 +22,10 @@ from typing import Any
 from whatstuck.rows.causes.case import Case, Evidence, Risks
 from whatstuck.rows.causes.cohort import cohort_of
 from whatstuck.rows.causes.conflicts import Conflicts
-from whatstuck.rows.causes.from_base import base_conflict, knowledge_missing
+from whatstuck.rows.causes.from_base import base_conflict, knowledge_missing, with_fair_chance
 from whatstuck.rows.causes.from_data import data_conflict, not_trained
 from whatstuck.rows.causes.from_training import forgotten, more_training
+from whatstuck.rows.causes.guesses import without_guesses
 from whatstuck.rows.causes.probing import BaseAnswers
 from whatstuck.rows.histories import History
 from whatstuck.rows.material import TrainingRow
@@ -61,6 +62,7 @@ def gather_evidence(
     """
     said = {record["row_id"]: record for record in verdicts}
     cohort = cohort_of(rows, {row_id: record["verdict"] for row_id, record in said.items()}, histories, thresholds)
+    bases = without_guesses(bases, rows, cohort, conflicts, thresholds)
     cases = [
         Case(
             row=row,
@@ -91,9 +93,10 @@ def gather_evidence(
         unknown=cohort.attributable_unknown(bases, [row_id for row_id in among if row_id not in few]),
     )
     for case in cases:
-        first = found[case.row.row_id]
+        *first, belief = found[case.row.row_id]
+        belief = with_fair_chance(belief, case, risks)
         more, on_its_way = more_training(case, risks)
-        committed = first[-1].status == "present"
+        committed = belief.status == "present"
         missing = knowledge_missing(case, risks, committed=committed, on_its_way=on_its_way)
-        found[case.row.row_id] = (*first, missing, more)
+        found[case.row.row_id] = (*first, belief, missing, more)
     return found

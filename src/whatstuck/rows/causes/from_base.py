@@ -26,7 +26,7 @@ def base_conflict(case: Case) -> Evidence:
     if it is None or it.form == "choices":
         reworded = "The answer is long: in words of its own a base model says something else, whatever it believes."
         return not_measured("base_conflict", {}, "The base model was not asked." if it is None else reworded)
-    usual = case.cohort.usual_share(it, case.bases, case.conflict.alike)
+    usual = case.cohort.usual_share(it, it.wrong, case.bases, case.conflict.alike)
     lift = it.wrong_share / usual if usual else math.inf
     numbers = {
         "wrong": it.wrong,
@@ -52,6 +52,24 @@ def base_conflict(case: Case) -> Evidence:
         score /= 2
         text += "; too few other rows were asked to say whether it answers them alike"
     return present("base_conflict", score, numbers, f"{text}.")
+
+
+def with_fair_chance(found: Evidence, case: Case, risks: Risks) -> Evidence:
+    """Evidence for a belief, absent where the row was hardly shown and that alone is why such rows fail.
+
+    A belief resists training only where there was some: first the row has to be shown as often as others.
+
+    Args:
+        found: From `base_conflict`.
+        case: The row.
+        risks: What few exposures do among rows that have no cause yet.
+    """
+    if found.status != "present" or not case.few or not risks.few >= case.thresholds.attributable:
+        return found
+    text = (
+        f"{found.sentence} But it was learned rarely, which accounts for {risks.few:.0%} of the failures of such rows."
+    )
+    return absent("base_conflict", found.numbers, text)
 
 
 def knowledge_missing(case: Case, risks: Risks, *, committed: bool, on_its_way: bool) -> Evidence:
@@ -86,9 +104,7 @@ def knowledge_missing(case: Case, risks: Risks, *, committed: bool, on_its_way: 
         return not_measured("knowledge_missing", numbers, text)
     if it.knowledge != "unknown":
         return absent("knowledge_missing", numbers, _known(it))
-    text = f"The base model is never right in {it.draws} draws"
-    if it.form == "choices":
-        text = "To the base model, the question makes the answer no likelier than other rows' answers"
+    text = _unknown(it)
     against = ""
     if committed:
         against = "it is committed to another answer"
@@ -127,6 +143,14 @@ def divergence(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) 
         some = side > 0
         total += float((side[some] * np.log2(side[some] / middle[some])).sum()) / 2
     return max(total, 0.0)
+
+
+def _unknown(base: BaseAnswers) -> str:
+    if base.form == "choices":
+        return "To the base model, the question makes the answer no likelier than other rows' answers"
+    if base.rate > 0:
+        return f"The base model is right in {base.rate:.0%} of {base.draws} draws, hardly more often than by guessing"
+    return f"The base model is never right in {base.draws} draws"
 
 
 def _known(base: BaseAnswers) -> str:
