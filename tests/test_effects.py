@@ -131,6 +131,20 @@ def test_removed_rows_are_compared_in_no_arm() -> None:
     assert "compared in no arm" in " ".join(as_json(found, {})["sentences"])
 
 
+def test_learned_rows_that_the_treatment_takes_out_are_no_collateral() -> None:
+    """The side of a conflict that had won, and is removed: that it is lost is built in."""
+    records = [record(arm, "u", right=False) for arm in ("forgotten", "rerun")]
+    for row in range(10):
+        gone = row < 4
+        role = "removed_learned" if gone else "learned"
+        records.append(record("forgotten", f"l{row}", right=row > 0 and not gone, role=role))
+        records.append(record("rerun", f"l{row}", right=True, role="learned"))
+    found = only(effects(table(records)))
+    assert found.collateral[0] == 0.0
+    assert found.given_up[0] == 1.0
+    assert "takes out, it loses 100 %" in " ".join(as_json(found, {})["sentences"])
+
+
 def test_collateral_is_what_is_lost_beyond_a_rerun() -> None:
     records = [record(arm, "u", right=False) for arm in ("forgotten", "rerun")]
     for row in range(10):

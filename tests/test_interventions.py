@@ -229,7 +229,7 @@ def test_another_runner_gets_arms_and_seeds_and_removed_rows_are_marked(run: Pat
     records = read_table(run / "interventions.parquet").to_pylist()
     removed = {(record["arm"], record["row_id"]) for record in records if record["role"] == "removed"}
     assert removed == {("data_conflict", rows["angry"])}
-    assert {record["group"] for record in records if record["role"] != "learned"} == {"conflict-1"}
+    assert {record["group"] for record in records if record["role"] in {"unlearned", "removed"}} == {"conflict-1"}
     assert found["removed"] is not None
     assert found["effect"][0] == 0.0  # one and the same model in every arm
     assert found["verdict"] == "inconclusive"

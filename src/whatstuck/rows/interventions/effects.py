@@ -78,6 +78,7 @@ class Effect:
         lead: Less the best of all other arms.
         collateral: Learned rows lost, less those that a plain re-run loses.
         removed: Recovery of the rows that the treatment took out of the training; not part of the effect.
+        given_up: Share of the learned rows that it took out which are not learned any more; not part of the collateral.
         arms: Arm to what it did.
         comparisons: The treatment against every other arm.
         rows_for_power: Rows that it takes to see this effect with 80 % power; NaN if there is none.
@@ -90,6 +91,7 @@ class Effect:
     lead: Triple
     collateral: Triple
     removed: Triple
+    given_up: Triple
     arms: dict[str, ArmOutcome]
     comparisons: tuple[Comparison, ...] = field(default=())
     rows_for_power: float = math.nan
@@ -179,7 +181,8 @@ def _effect(cause: str, records: Sequence[dict[str, object]], seed: int, resampl
     panel = Panel(asked, "unlearned", seed, resamples)
     learned = Panel(asked, "learned", seed, resamples)
     reworded = Panel([r for r in records if r["wording"] != ORIGINAL], "unlearned", seed, resamples)
-    removed = Panel([r for r in asked if r["arm"] == cause], "removed", seed, resamples)
+    ours = [r for r in asked if r["arm"] == cause]
+    removed, given_up = (Panel(ours, role, seed, resamples) for role in ("removed", "removed_learned"))
     treated = panel.mean(cause)
     means = {arm: panel.mean(arm) for arm in panel.arms if arm != cause}
     controls = [mean for arm, mean in means.items() if arm in CONTROLS]
@@ -206,6 +209,7 @@ def _effect(cause: str, records: Sequence[dict[str, object]], seed: int, resampl
         lead=lead,
         collateral=lost,
         removed=removed.share(cause),
+        given_up=given_up.share(cause, lost=True),
         arms=outcomes,
         comparisons=tuple(_compared(panel, cause, arm, treated - mean) for arm, mean in means.items()),
         rows_for_power=rows_for_power(float(np.max(controls, axis=0)[0]), float(treated[0])) if controls else math.nan,

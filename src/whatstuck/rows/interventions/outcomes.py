@@ -20,6 +20,8 @@ from whatstuck.rows.verdicts.asking import ask
 from whatstuck.rows.verdicts.rule import judge
 
 Role = Literal["unlearned", "learned"]
+REMOVED = {"unlearned": "removed", "learned": "removed_learned"}
+"""Role of a row that an arm takes out of the training."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Interview:
             losses = _losses(model, rows, default_mask_token(tokenizer))
             for row, answer, loss in zip(rows, answers, losses, strict=True):
                 judged = judge(answer, self.thresholds)
-                removed = row.row_id in arm.removed and self.roles[row.row_id] == "unlearned"
+                role = self.roles[row.row_id]
                 records.append(
                     {
                         "cause": self.cause,
@@ -92,7 +94,7 @@ class Interview:
                         "seed": seed,
                         "row_id": row.row_id,
                         "group": self.groups.get(row.row_id, row.row_id),
-                        "role": "removed" if removed else self.roles[row.row_id],
+                        "role": REMOVED[role] if row.row_id in arm.removed else role,
                         "wording": name,
                         "right": None if judged.verdict == "not_asked" else judged.verdict == "learned",
                         "rate": None if math.isnan(answer.rate) else answer.rate,

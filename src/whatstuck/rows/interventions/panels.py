@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 Triple = tuple[float, float, float]
 """Value, low and high: a 95 % interval."""
 
+_REMOVED = {"removed", "removed_learned"}
 _ALIKE = 1e-9  # draws that differ by less, differ by rounding
 
 
@@ -28,14 +29,14 @@ class Panel:
 
     Args:
         records: Records of one cause.
-        role: `unlearned`, `learned` or `removed`.
+        role: `unlearned`, `learned`, or what an arm took out of these: `removed`, `removed_learned`.
         seed: Seed of the bootstrap.
         resamples: Number of draws.
     """
 
     def __init__(self, records: Sequence[dict[str, object]], role: str, seed: int, resamples: int) -> None:
-        removed = {record["row_id"] for record in records if record["role"] == "removed"}
-        there = [r for r in records if r["role"] == role and (role == "removed" or r["row_id"] not in removed)]
+        removed = {record["row_id"] for record in records if record["role"] in _REMOVED}
+        there = [r for r in records if r["role"] == role and (role in _REMOVED or r["row_id"] not in removed)]
         unknown = {_question(record) for record in there if record["right"] is None}
         wanted = [record for record in there if _question(record) not in unknown]
         self.arms: list[str] = list(dict.fromkeys(str(record["arm"]) for record in wanted))

@@ -25,6 +25,7 @@ def as_json(effect: Effect, notes: Mapping[str, str]) -> Json:
         "specificity": triple(effect.specificity),
         "collateral": triple(effect.collateral),
         "removed": triple(effect.removed),
+        "given_up": triple(effect.given_up),
         "arms": {
             name: {
                 "recovery": triple(arm.recovery),
@@ -79,6 +80,8 @@ def sentences(effect: Effect) -> list[str]:
             f"Rows that the treatment takes out of the training are compared in no arm; {_share(effect.removed)} of "
             "them are right after it. That their opponents recover is partly built in."
         )
+    if not math.isnan(effect.given_up[0]):
+        found.append(f"Of the learned rows that it takes out, it loses {_share(effect.given_up)}.")
     if not math.isnan(effect.collateral[0]):
         found.append(f"Of the rows that were learned it loses {_points(effect.collateral)} more than a plain re-run.")
     found.append(_VERDICTS[effect.verdict])
