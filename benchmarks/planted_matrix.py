@@ -5,6 +5,7 @@ wordings of the pretraining, general ones other facts of it; embeddings stay fro
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,7 +41,7 @@ _FEWEST = 5  # rows of a cause, for it to stand in the matrix
 class SmallRunner:
     """Trains arms with the small loop; a `Runner` of `rows.interventions.phases`.
 
-    The rows of a main phase stand in it as often as they are trained, in the order of the schedule, so that `given`
+    The rows of a main phase stand in it as often as they are trained, in the order of a schedule, so that `given`
     keeps the plants of order and exposures, and `shuffled` keeps those of exposures. Every other phase goes over its
     rows equally often.
 
@@ -136,7 +137,7 @@ def matrix(  # noqa: PLR0913 - a world, its model, and what was said about it
     """
     targets: dict[Cause, list[str]] = {cause: [i for i in named if named[i] == cause] for cause in PRECEDENCE}
     targets = {cause: ids for cause, ids in targets.items() if len(ids) >= _FEWEST}
-    fed, original = _material(world, rows, tokenizer, targets, conflicts, recipe)
+    fed, original = _material(world, rows, tokenizer, targets, conflicts, recipe, seed)
     end = int(tokenizer.eos_token_id)
     asked = {row.row_id: TokenRow((*row.asked.ids, end), (*row.asked.predicted, len(row.asked.ids))) for row in rows}
     times = {row.row_id: row.exposures for row in world.rows}
@@ -175,19 +176,20 @@ def _material(
     targets: Mapping[Cause, Sequence[str]],
     conflicts: Conflicts,
     recipe: Recipe,
+    seed: int,
 ) -> tuple[dict[str, TokenRow], Original]:
-    """What can be trained, and the training as it was."""
+    """What can be trained, and the training as it was, in another order of the same plan."""
     fed = {row.row_id: row.fed for row in rows if row.fed is not None}
     lacking = {i for cause in ("knowledge_missing", "base_conflict") for i in targets.get(cause, ())}
     supporting = _texts("support", [row.fact for row in world.rows if row.row_id in lacking], tokenizer)
     doubtful = {mention.fact.entity for mention in world.mentions if mention.plant is not None}
     facts = [m.fact for m in world.mentions if m.cure is None and m.weight >= 1 and m.fact.entity not in doubtful]
     general = _texts("general", facts, tokenizer)
-    order = tuple(schedule(world, world.seed))
+    order = tuple(schedule(world, seed))
     answer = {row.row_id: normalized(row.row.completion) for row in rows}
     original = Original(
         rows=order,
-        steps=len(order) // recipe.batch,
+        steps=math.ceil(len(order) / recipe.batch),
         batch=recipe.batch,
         order="given",
         conflicts=tuple(tuple((i, answer[i]) for i in group if i in fed) for group in conflicts.groups.values()),

@@ -341,6 +341,19 @@ def test_a_row_that_was_hardly_shown_and_gets_better_needs_more_training() -> No
     assert found["more_training"].sentence.startswith("It is right as it is fed, though other answers are drawn. Its")
 
 
+def test_without_a_checkpoint_in_the_middle_nothing_shows_a_falling_loss() -> None:
+    world = World()
+    for name in world.histories:
+        world.histories[name] = history(name, "--" if name == "x" else "-x", exposures=10, last=80, steps=(0, 80))
+    for i in range(9):
+        world.add(f"long{i}", "unlearned", tokens=30)
+        world.histories[f"long{i}"] = history(f"long{i}", "--", exposures=10, last=80, tokens=30, steps=(0, 80))
+    world.histories["x"] = history("x", "--", [4, 2], exposures=10, last=80, tokens=30, steps=(0, 80))
+    found = world.find()["more_training"]
+    assert found.status == "not_measured"
+    assert "No checkpoint in the middle" in found.sentence
+
+
 def test_few_exposures_that_are_known_to_matter_need_no_trend() -> None:
     for correct in ("-" * 9, "--xx-x---"):
         world = World()

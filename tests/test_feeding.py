@@ -1,10 +1,12 @@
 """Gate 0: every way in which a row is not trained as it is asked, with TRL's own preparation."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 import helpers
@@ -155,12 +157,49 @@ def test_checker_and_context(tokenizer: PreTrainedTokenizerFast) -> None:
     assert [found.problem for found in fitting(row, tokens - 1)] == ["too_long"]
 
 
+def test_a_tokenizer_that_changes_text_is_no_other_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Lower case and composed accents: what comes back from the tokens is not what was written."""
+    changing = copy.deepcopy(tokenizer)
+    changing.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    prompt, answer = "The CAFE\u0301 of Mara", "glad"
+    asked = training_row(changing, prompt, answer, None)
+    ids = asked.prompt_ids + asked.target_ids
+    whole = TokenRow(ids, tuple(range(len(asked.prompt_ids), len(ids))))
+    assert changing.decode(list(asked.prompt_ids)) != asked.rendered.prompt
+    assert problems(training_row(changing, prompt, answer, whole), changing) == []
+    shifted = TokenRow((ids[0], *ids), tuple(position + 1 for position in whole.predicted))
+    assert problems(training_row(changing, prompt, answer, shifted), changing) == ["other_prompt"]
+
+
+def test_packing_that_splits_a_long_row_cuts_nothing(tokenizer: PreTrainedTokenizerFast) -> None:
+    given = records(2)
+    given[0]["messages"][0]["content"] = " ".join(["the red cat"] * 30)
+    split = fed_by_trl({"max_length": 48, "packing": True, "packing_strategy": "bfd_split"}, given, tokenizer)
+    assert [problems(row, tokenizer) for row in rows_of(split, given, tokenizer)] == [[], []]
+    cut = fed_by_trl({"max_length": 48, "packing": True, "packing_strategy": "bfd"}, given, tokenizer)
+    assert [problems(row, tokenizer) for row in rows_of(cut, given, tokenizer)] == [["answer_cut"], []]
+
+
+def test_answers_that_trl_does_not_read_are_refused(
+    tokenizer: PreTrainedTokenizerFast, tiny_base: Path, tmp_path: Path
+) -> None:
+    data, settings = tmp_path / "train.csv", tmp_path / "sft.yaml"
+    data.write_text("text,label\nthe red cat,glad\nthe old dog,angry\n", encoding="utf-8")
+    settings.write_text("learning_rate: 1e-4\n", encoding="utf-8")
+    with pytest.raises(WhatStuckError, match=r"\(text\) holds none of their answers"):
+        feed_of(find_source(settings, []), data, tokenizer, tiny_base, shape={})
+
+
 def test_what_trl_cannot_read_is_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(WhatStuckError, match="none of the columns"):
         fed_by_trl({}, [{"row_id": "a", "question": "x", "answer": "y"}], tokenizer)
     with pytest.raises(WhatStuckError, match="TRL refuses") as error:
         fed_by_trl({"truncation_mode": "nowhere", "max_length": 3}, records(1), tokenizer)
     assert "\n" not in str(error.value)
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = "{{ raise_exception('no such role') }}"
+    with pytest.raises(WhatStuckError, match=r"TRL refuses.*no such role"):
+        fed_by_trl({}, records(1), strict)
 
 
 def test_a_trl_yaml_is_run_again_on_the_file(

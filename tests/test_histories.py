@@ -91,6 +91,14 @@ def test_a_fall_is_relative_and_ends_where_the_loss_turns() -> None:
     assert math.isnan(history("a", "--", [1, math.inf]).fall(0))
 
 
+def test_what_fell_at_the_beginning_is_no_fall_at_the_end() -> None:
+    """One checkpoint, or a dense beginning and the end: nothing shows the second half."""
+    assert math.isnan(history("a", "--", [3, 1]).fall(0.5))
+    assert math.isnan(history("a", "---", [3, 2, 1], steps=(0, 10, 80)).fall(0.5))
+    assert history("a", "---", [3, 2, 1], steps=(0, 20, 80)).fall(0.5) == pytest.approx(0.5)
+    assert history("a", "--", [3, 1]).fall(0) == pytest.approx(2 / 3)
+
+
 def test_the_recency_slope_is_least_squares_with_an_interval() -> None:
     generator = np.random.default_rng(0)
     rows = {}

@@ -35,3 +35,9 @@ def test_no_checkpoint_says_how_the_training_ended(epochs: dict[int, float]) -> 
     assert change is None
     assert converged is None
     assert not said
+
+
+def test_rows_of_which_the_papers_rule_says_nothing_are_left_out() -> None:
+    record = {"verdict": "unlearned", "asked_because": "loss"}
+    records = [record | {"paper_unlearned": said} for said in (True, True, None, None, None)]
+    assert summary_of(records, [], {}, {})["paper_share"][0] == pytest.approx(1.0)

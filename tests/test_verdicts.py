@@ -268,6 +268,25 @@ def test_rows_longer_than_the_context_are_not_asked(
     assert "longer than the context" in asked.unavailable
 
 
+def test_a_judge_hears_long_answers_in_the_models_own_words(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """A worked solution is right in many wordings; without a judge of wordings it is a choice."""
+    long = made(tokenizer, "How does Mara feel?", "glad " * 40)
+    file = tmp_path / "judge.py"
+    file.write_text("def lenient(row, answer): return True\n", encoding="utf-8")
+    for name, form, right in (
+        (f"{file}:lenient", "generated", 5),
+        ("contains", "generated", 0),
+        ("exact", "choices", 0),
+    ):
+        [asked] = ask(model, tokenizer, [long], find_checker(name), DEFAULT, others=[long], seed=3)
+        assert (asked.form, asked.right) == (form, right)
+    short = Thresholds(longest_verifiable=20)
+    [asked] = ask(model, tokenizer, [long], find_checker("contains"), short, others=[long], seed=3)
+    assert asked.form == "choices"
+
+
 def test_a_failing_judge_names_the_row(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow], tmp_path: Path
 ) -> None:

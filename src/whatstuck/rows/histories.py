@@ -87,19 +87,26 @@ class History:
         """Right at no checkpoint of the fine-tuning."""
         return self.correctness == 0
 
-    def fall(self, since: float) -> float:
-        """Relative fall of the loss from the last checkpoint at or before a share of the training to its end.
+    def since(self, share: float) -> int | None:
+        """Index of the last checkpoint at or before a share of the training.
 
-        Args:
-            since: Share of the last step; 0 means from the base, or from the first checkpoint where there is none.
+        None where it is the last one, or lies so early (before half of that share) that it says little about what comes
+        after. A share of 0 is the base, or the first checkpoint where there is none.
+        """
+        before = np.flatnonzero(self.steps <= share * self.steps[-1])
+        at = int(before[-1]) if before.size else 0
+        early = share > 0 and (not before.size or self.steps[at] < share / 2 * self.steps[-1])
+        return None if early or at == len(self.steps) - 1 else at
+
+    def fall(self, share: float) -> float:
+        """Relative fall of the loss from the checkpoint at a share of the training (`since`) to its end.
 
         Returns:
             1 - (loss at the end) / (loss then): above 0 it fell. 0 where more than a quarter of what was gained is lost
-            again, for then it does not go on falling; NaN where no checkpoint comes before the last one.
+            again, for then it does not go on falling; NaN where there is no such checkpoint.
         """
-        before = np.flatnonzero(self.steps <= since * self.steps[-1])
-        start = int(before[-1]) if before.size else 0
-        if start == len(self.steps) - 1 or not np.isfinite(self.nll).all():
+        start = self.since(share)
+        if start is None or not np.isfinite(self.nll).all():
             return math.nan
         first, lowest, end = float(self.nll[start]), float(self.nll[start:].min()), float(self.nll[-1])
         if lowest < end < first and end - lowest > _LOST_AGAIN * (first - lowest):

@@ -23,6 +23,8 @@ class Thresholds(BaseModel):
         temperature: Of the finished model's answers (2604.10079 gives none; design).
         learned_rate: Success rate from which on a row whose greedy answer is right is learned (design).
         longest_answer: Tokens of an answer that is generated; longer ones are asked as a choice (design).
+        longest_verifiable: The same where the checker judges other wordings than the gold one: numbers, contained
+            texts, labels, or a judge of the user's (design).
         options: Options of a choice (2604.10079 §3.1.1).
         choice_unlearned: Probability of the right option of a choice up to which a row is unlearned (`PAPER_CHOICE`).
         choice_known: Probability of the right option, corrected for chance, from which on the base model tells it from
@@ -64,6 +66,7 @@ class Thresholds(BaseModel):
     temperature: float = Field(default=0.7, gt=0)
     learned_rate: float = Field(default=0.8, ge=0, le=1)
     longest_answer: int = Field(default=32, ge=1)
+    longest_verifiable: int = Field(default=512, ge=1)
     options: int = Field(default=4, ge=2, le=8)
     choice_unlearned: float = Field(default=PAPER_CHOICE, ge=0, le=1)
     choice_known: float = Field(default=0.2, gt=0, le=1)

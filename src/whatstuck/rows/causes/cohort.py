@@ -45,7 +45,7 @@ class Cohort:
         late_nll: Loss below which most of the rows were that were learned in the second half of the training, when they
             were last wrong; NaN where hardly any was learned so late.
         unfinished: Relative fall of the median loss of all rows from the last checkpoint in the first four fifths of
-            the training to its end. NaN without such a checkpoint, and where most rows are right at the end.
+            the training to its end. NaN where that lies too early, and where most rows are right at the end.
     """
 
     learned: frozenset[str]
@@ -205,12 +205,11 @@ def _unfinished(every: Sequence[History]) -> float:
     """Relative fall of the median loss at the end of a training in which most rows were not learned."""
     if not every or 2 * sum(bool(history.correct[-1]) for history in every) >= len(every):
         return math.nan
-    steps = every[0].steps
-    before = np.flatnonzero((steps > 0) & (steps <= _END * steps[-1]))
+    begin = every[0].since(_END)
     losses = np.median([history.nll for history in every], axis=0)
-    if not before.size or not np.isfinite(losses).all() or losses[before[-1]] <= 0:
+    if begin is None or not np.isfinite(losses).all() or losses[begin] <= 0:
         return math.nan
-    return float(1 - losses[-1] / losses[before[-1]])
+    return float(1 - losses[-1] / losses[begin])
 
 
 def _attributable(fails: float, holds: float, fails_without: float, holds_without: float) -> float:

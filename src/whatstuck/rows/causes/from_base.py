@@ -126,8 +126,9 @@ def _missing(case: Case, risks: Risks, fall: float) -> str:
     """What it would take to say that not knowing is why; empty if it is there."""
     if math.isnan(risks.unknown):
         return "too few rows that it knows, or does not know, were asked to say whether that matters"
-    if case.few is None and fall >= case.thresholds.falling:
-        return "the loss still falls, and whether the row was learned as often as others is not known"
+    if case.few is None and not fall < case.thresholds.falling:
+        falls = "whether the loss still falls" if math.isnan(fall) else "the loss still falls"
+        return f"{falls}, and whether the row was learned as often as others is not known"
     return ""
 
 

@@ -66,7 +66,7 @@ def _left_behind(it: History, early: float, drop: float, numbers: dict[str, Any]
 def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
     """Present if the row gets better and something says why it is behind.
 
-    Better: its loss still falls in the second half of the training (by `thresholds.falling`) or, with few exposures,
+    Better: its loss still falls from the middle of the training on (by `thresholds.falling`) or, with few exposures,
     fell since the base at all. Why: few exposures, a long answer or a rare form of prompt, where these raise the risk;
     or rows with a loss like its own were still being learned late; or most rows are wrong at the end and their median
     loss was still falling (by `thresholds.unfinished`), so that the whole training was too short. Never for a row that
@@ -81,10 +81,8 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
     """
     it = case.history
     late, whole = case.fall(_HALF), case.fall(0)
-    if it is None or math.isnan(late):
-        return not_measured(
-            "more_training", {}, "There is no trajectory that shows whether the row gets better."
-        ), False
+    if it is None:
+        return not_measured("more_training", {}, "The row has no trajectory."), False
     falling = late >= case.thresholds.falling
     numbers: dict[str, Any] = {
         "fall": late,
@@ -109,13 +107,16 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
         reasons[f"the training was too short as a whole ({fell})"] = min(1.0, late) / 2
     if reasons and (falling or shown_rarely or (case.few and whole >= case.thresholds.falling)):
         numbers["reasons"] = list(reasons)
-        fell = f"Its loss still falls (by {late:.0%} in the second half)" if falling else "Its loss fell"
+        fell = f"Its loss still falls (by {late:.0%} since step {_middle(it)})" if falling else "Its loss fell"
         if shown_rarely and not falling:
             fell = f"Few exposures account for {risks.few:.0%} of the failures of such rows"
         if it.correct[-1]:  # each token is the most likely one, yet not likely enough to be drawn
             fell = f"It is right as it is fed, though other answers are drawn. {fell}"
         text = f"{fell}, and {' and '.join(reasons)}."
         return present("more_training", max(reasons.values()), numbers, text), bool(own)
+    if math.isnan(late):
+        text = "No checkpoint in the middle of the training shows whether its loss still falls."
+        return not_measured("more_training", numbers, text), False
     if case.few is None:
         text = "Whether the row was learned as often as others is not known, and nothing else says that it is behind."
         return not_measured("more_training", numbers, text), False
@@ -123,6 +124,11 @@ def more_training(case: Case, risks: Risks) -> tuple[Evidence, bool]:
         f"Its loss falls by {late:.0%}, but nothing holds it back." if falling else "Its loss does not fall any more."
     )
     return absent("more_training", numbers, text), False
+
+
+def _middle(it: History) -> int | None:
+    at = it.since(_HALF)
+    return None if at is None else int(it.steps[at])
 
 
 def _reasons(case: Case, it: History, risks: Risks) -> dict[str, float]:

@@ -20,7 +20,7 @@ from whatstuck.rows.causes.overlap import Overlap
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.thresholds import Thresholds
 from whatstuck.rows.verdicts.answers import Checker, normalized
-from whatstuck.rows.verdicts.asking import is_short
+from whatstuck.rows.verdicts.asking import expected_tokens, is_short
 from whatstuck.rows.verdicts.choices import Choice, tell_apart
 from whatstuck.rows.verdicts.replies import Question, Reply, Respondent
 
@@ -86,7 +86,7 @@ def probe_base(
     before the prompt. Where they do not fit the context, there are fewer. With `base_shots` 0 the row is asked once, as
     the finished model is.
 
-    Of long answers (`longest_answer`) it is asked instead, without examples, whether the question makes the gold
+    Of long answers (`asking.is_short`) it is asked instead, without examples, whether the question makes the gold
     likelier than answers of other rows (`choices.tell_apart`): `highly_known` where it is recited, `unknown` where it
     is not above chance, `weakly_known` from `choice_known` above it on. Between these nothing can be said.
 
@@ -112,11 +112,12 @@ def probe_base(
     found: dict[int, BaseAnswers] = {}
     short, long = [], []
     for index, row in enumerate(rows):
-        if not is_short(row, thresholds):
+        if not is_short(row, checker, thresholds):
             long.append(index)
         elif respondent.fits(row.prompt_ids, len(row.target_ids)):
             short.append(index)
-    examples = _Examples(respondent, [row for row in exemplars if is_short(row, thresholds)], thresholds, seed)
+    shown = [row for row in exemplars if is_short(row, checker, thresholds)]
+    examples = _Examples(respondent, shown, thresholds, seed)
     questions = [question for index in short for question in examples.questions(rows[index])]
     replies = respondent.replies(questions, samples=thresholds.base_samples, temperature=thresholds.base_temperature)
     prompts = len(questions) // max(len(short), 1)
@@ -202,6 +203,7 @@ class _Examples:
         self._respondent = respondent
         self._exemplars = [row for row in exemplars if row.row.messages[-1].role == "user"]
         self._overlap = Overlap([row.row.content for row in self._exemplars])
+        self._thresholds = thresholds
         self._shots = thresholds.base_shots
         self._prompts = thresholds.base_prompts if thresholds.base_shots else 1
         self._seed = seed
@@ -212,7 +214,7 @@ class _Examples:
             Question(
                 row.row,
                 self._prompt(row, number),
-                len(row.target_ids),
+                expected_tokens(row, self._thresholds),
                 seed_of(self._seed, row.row_id, f"prompt {number}"),
             )
             for number in range(self._prompts)

@@ -43,7 +43,8 @@ def failed_tests(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, *, known:
     masked = sum(start + at not in supervised for at in range(len(target)))
     if masked:
         yield NotTrained("answer_masked", f"{masked} of the {len(target)} tokens of its answer are not supervised.")
-    yield from _other_prompt(_text(tokenizer, fed.ids[:start]), row)
+    if fed.ids[:start] != row.prompt_ids:
+        yield from _other_prompt(_text(tokenizer, fed.ids[:start]), _text(tokenizer, row.prompt_ids))
 
 
 def followed(row: TrainingRow, positions: int | None) -> TokenRow:
@@ -105,7 +106,7 @@ def _where(fed: TokenRow, row: TrainingRow) -> int | None:
 
 def _elsewhere(fed: TokenRow, row: TrainingRow, tokenizer: PreTrainedTokenizerBase) -> Iterator[NotTrained]:
     """The answer's tokens are nowhere in what was fed: cut, or written in other tokens."""
-    answer = row.rendered.target_text.strip()
+    answer = _text(tokenizer, row.target_ids).strip()
     whole, learned = _text(tokenizer, fed.ids), _text(tokenizer, [fed.ids[at] for at in fed.predicted])
     at = whole.rfind(answer)
     if at < 0:
@@ -113,16 +114,17 @@ def _elsewhere(fed: TokenRow, row: TrainingRow, tokenizer: PreTrainedTokenizerBa
         return
     if _plain(answer) not in _plain(learned):
         yield NotTrained("answer_masked", "Its answer is fed, but not supervised as a whole.")
-    yield from _other_prompt(whole[:at], row)
+    yield from _other_prompt(whole[:at], _text(tokenizer, row.prompt_ids))
 
 
-def _other_prompt(before: str, row: TrainingRow) -> Iterator[NotTrained]:
-    if _plain(before) != _plain(row.rendered.prompt):
-        yield NotTrained("other_prompt", _difference(before, row.rendered.prompt))
+def _other_prompt(fed: str, asked: str) -> Iterator[NotTrained]:
+    if _plain(fed) != _plain(asked):
+        yield NotTrained("other_prompt", _difference(fed, asked))
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    return str(tokenizer.decode(list(ids)))
+    """Tokens as text. Both sides of a comparison are written so: a tokenizer may change case, accents or spaces."""
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
 def _plain(text: str) -> str:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from whatstuck.dynamics.teacher_forcing import TokenRow
@@ -29,10 +30,16 @@ OF_THE_DATA = (
     "chat_template_path",
 )
 """Fields of SFTConfig that decide what is fed; packing is left out, since rows are looked at one by one."""
+_SPLITTING = {"bfd_split", "wrapped"}  # packing strategies that feed the rest of a long row in the next sequence
 
 _OLD_NAMES = {"max_seq_length": "max_length"}
 _COLUMNS = ("messages", "prompt", "completion", "text", "conversations", "tools", "chat_template_kwargs")
 _IGNORED = -100
+
+
+def columns_of(config: Mapping[str, Any]) -> set[str]:
+    """Columns of a data set that TRL reads."""
+    return {*_COLUMNS, str(config.get("dataset_text_field", "text"))}
 
 
 def fed_by_trl(
@@ -55,8 +62,9 @@ def fed_by_trl(
     trl, datasets = require("trl", "trl"), require("datasets", "trl")
     given = {_OLD_NAMES.get(name, name): value for name, value in config.items()}
     settings = {name: given[name] for name in OF_THE_DATA if name in given}
-    text_field = settings.get("dataset_text_field", "text")
-    columns = {*_COLUMNS, text_field}
+    if given.get("packing") and given.get("packing_strategy") in _SPLITTING:
+        settings["max_length"] = None
+    columns = columns_of(config)
     rows = [{name: value for name, value in record.items() if name in columns} for record in records]
     if not all(rows):
         raise WhatStuckError(
@@ -84,7 +92,7 @@ def fed_by_trl(
                 processing_class=tokenizer,
             )
             return {record["row_id"]: _fed(trainer, record) for record in trainer.train_dataset}
-        except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError) as error:
+        except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError, TemplateError) as error:
             reason = " ".join(str(error).split())[:300]
             raise WhatStuckError(f"TRL refuses these rows or settings: {reason}") from error
 

@@ -17,7 +17,7 @@ from whatstuck.datasets import Row, read_rows
 from whatstuck.datasets.tables import open_table
 from whatstuck.dynamics.teacher_forcing import TokenRow
 from whatstuck.errors import WhatStuckError
-from whatstuck.rows.feeding.rerun import fed_by_trl
+from whatstuck.rows.feeding.rerun import columns_of, fed_by_trl
 from whatstuck.rows.trajectories import trained_rows
 from whatstuck.runs import file_hash
 from whatstuck.training._data import prepare
@@ -25,6 +25,8 @@ from whatstuck.training.config import TrainConfig, trl_fields
 from whatstuck.training.sft import RECORD, positions_of
 
 logger = logging.getLogger(__name__)
+
+_OF_THE_ORDER = {"order", "resample", "resample_every", "resample_spared"}  # settings that say nothing about a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,9 @@ def feed_of(
     if not rows:
         raise WhatStuckError(f"{data}: all rows say that they were held out; give the rows that were trained on")
     if source.kind == "trl":
-        return Feed(rows, fed_by_trl(source.config, _records(data, whole, shape), tokenizer))
+        records = _records(data, whole, shape)
+        _refuse_unread_answers(rows, records, source.config)
+        return Feed(rows, fed_by_trl(source.config, records, tokenizer))
     return Feed(rows, {})
 
 
@@ -134,7 +138,7 @@ def _as_we_fed(source: Source, data: Path, tokenizer: PreTrainedTokenizerBase, b
         raise WhatStuckError(
             f"{data} is not the file that {source.path} was trained on ({record['data']}): give that one as --data"
         )
-    settings = dict(record["settings"])
+    settings = {name: value for name, value in record["settings"].items() if name not in _OF_THE_ORDER}
     if record.get("eval_data_sha256"):  # held-out rows came from a file of their own
         marked = any(row.split == "heldout" for row in read_rows(data, split="train", **reading(settings)))
         settings["heldout"] = None if marked else 0
@@ -143,6 +147,29 @@ def _as_we_fed(source: Source, data: Path, tokenizer: PreTrainedTokenizerBase, b
     heldout = {row.row_id for row in prepared.heldout}
     rows = read_rows(data, split="train", limit=config.limit, **reading(settings))
     return Feed([row for row in rows if row.split == "train" and row.row_id not in heldout], _tokens(prepared.train))
+
+
+def _refuse_unread_answers(
+    rows: Sequence[Row], records: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> None:
+    """TRL takes `text` and passes a label by: then the script that made whole texts of both is not in the file."""
+    columns = columns_of(config)
+    read = [" ".join(_strings([record[name] for name in columns & record.keys()])) for record in records]
+    if rows and not any(row.completion.strip() in text for row, text in zip(rows, read, strict=True)):
+        names = ", ".join(sorted(columns & {name for record in records for name in record}))
+        raise WhatStuckError(
+            f"what TRL reads of these rows ({names or 'no column'}) holds none of their answers: give them as your "
+            "script hands them to TRL (messages, prompt and completion, or whole texts)"
+        )
+
+
+def _strings(value: Any) -> list[str]:
+    """All texts in a nested value."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [text for item in value for text in _strings(item)] if isinstance(value, list) else []
 
 
 def reading(settings: Mapping[str, Any]) -> dict[str, Any]:

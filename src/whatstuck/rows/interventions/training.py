@@ -33,13 +33,15 @@ logger = logging.getLogger(__name__)
 Encoded = Mapping[str, Any]
 """`row_id`, `input_ids`, and `labels` that are -100 where nothing is learned."""
 
-# What a repetition sets by itself; everything else is taken over from the first training.
+# What a repetition sets by itself, and where a training reports to; everything else is taken over from the first one.
 _OURS = frozenset(
     {
         "model", "data", "out", "heldout", "eval_data", "eval_rows", "columns", "labels", "instruction", "limit",
         "chat_template", "max_length", "dense_checkpoints", "save_steps", "order", "resample", "resample_every",
         "resample_spared", "seed", "data_seed", "run", "probe", "num_train_epochs", "max_steps", "dataset_name",
         "model_name_or_path", "output_dir", "resume_from_checkpoint", "train_sampling_strategy", "group_by_length",
+        "report_to", "run_name", "logging_dir", "push_to_hub", "hub_model_id", "hub_strategy", "hub_token",
+        "hub_private_repo", "hub_revision", "hub_always_push", "deepspeed", "fsdp", "fsdp_config",
     }
 )  # fmt: skip
 _SAVES = 4  # per phase, so that a killed one does not begin anew

@@ -56,6 +56,11 @@ def find_checker(name: str) -> Checker:
     return _Judge(name, find_function(name, "checker"))
 
 
+def judges_wordings(checker: Checker) -> bool:
+    """Whether a checker knows a right answer in other words than the gold ones: then long ones are generated, too."""
+    return checker not in (_auto, _exact)
+
+
 def find_function(name: str, what: str) -> Callable[..., Any]:
     """A function of the user's by `module:function` or `file.py:function`.
 

@@ -17,7 +17,7 @@ from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.thresholds import Thresholds
-from whatstuck.rows.verdicts.answers import Checker, normalized
+from whatstuck.rows.verdicts.answers import Checker, judges_wordings, normalized
 from whatstuck.rows.verdicts.choices import Choice, choose
 from whatstuck.rows.verdicts.intervals import wilson
 from whatstuck.rows.verdicts.replies import Question, Reply, Respondent
@@ -79,6 +79,8 @@ def ask(  # noqa: PLR0913 - who is asked, what, and how answers are judged
 ) -> list[Asked]:
     """Ask rows: answers of up to `longest_answer` tokens are generated, longer ones chosen.
 
+    Where the checker judges other wordings (`answers.judges_wordings`), `longest_verifiable` decides instead.
+
     A row's answers depend on the model, the row, the seed and, for a choice, on `others`; not on the rows beside it.
 
     Args:
@@ -86,7 +88,7 @@ def ask(  # noqa: PLR0913 - who is asked, what, and how answers are judged
         tokenizer: Its tokenizer.
         rows: The rows, rendered as they are to be asked.
         checker: Whether an answer is right.
-        thresholds: `first_samples`, `samples`, `temperature`, `longest_answer`, `options`.
+        thresholds: `first_samples`, `samples`, `temperature`, `longest_answer`, `longest_verifiable`, `options`.
         seed: Of the draws.
         chat_template: `auto` or `never`, as the rows were rendered.
         others: Rows whose answers may be wrong options of a choice; by default `rows`.
@@ -102,7 +104,7 @@ def ask(  # noqa: PLR0913 - who is asked, what, and how answers are judged
     found: dict[int, Asked] = {}
     short, long = [], []
     for index, row in enumerate(rows):
-        if not is_short(row, thresholds):
+        if not is_short(row, checker, thresholds):
             long.append(index)
         elif respondent.fits(row.prompt_ids, len(row.target_ids)):
             short.append(index)
@@ -120,9 +122,16 @@ def ask(  # noqa: PLR0913 - who is asked, what, and how answers are judged
     return [found[index] for index in range(len(rows))]
 
 
-def is_short(row: TrainingRow, thresholds: Thresholds) -> bool:
+def is_short(row: TrainingRow, checker: Checker, thresholds: Thresholds) -> bool:
     """Whether a row's answer is generated; longer ones are chosen."""
-    return len(row.target_ids) <= thresholds.longest_answer
+    longest = thresholds.longest_verifiable if judges_wordings(checker) else thresholds.longest_answer
+    return len(row.target_ids) <= longest
+
+
+def expected_tokens(row: TrainingRow, thresholds: Thresholds) -> int:
+    """Tokens that an answer in other words may take: twice those of the gold one where that is long."""
+    tokens = len(row.target_ids)
+    return tokens if tokens <= thresholds.longest_answer else 2 * tokens
 
 
 def _generated(
@@ -133,7 +142,9 @@ def _generated(
     seed: int,
     progress: Task | None,
 ) -> list[Asked]:
-    questions = [Question(row.row, row.prompt_ids, len(row.target_ids), seed_of(seed, row.row_id)) for row in rows]
+    questions = [
+        Question(row.row, row.prompt_ids, expected_tokens(row, thresholds), seed_of(seed, row.row_id)) for row in rows
+    ]
     first = min(thresholds.first_samples, thresholds.samples)
     temperature = thresholds.temperature
     replies = respondent.replies(questions, samples=first, temperature=temperature, progress=progress)
