@@ -22,6 +22,8 @@ def chosen(rows: list[Row], count: int, seed: int) -> tuple[list[Row], int]:
     for row in rows:
         by_text[" ".join(row.content.casefold().split())].append(row)
     conflicting = [row for group in by_text.values() if len({row.completion for row in group}) > 1 for row in group]
+    if count < len(conflicting):
+        raise SystemExit(f"--rows {count}: {len(conflicting)} rows are in conflict, all of which are taken")
     taken = {row.row_id for row in conflicting}
     chance = random.Random(seed)  # noqa: S311 - no secret
     rest = chance.sample([row for row in rows if row.row_id not in taken], count - len(conflicting))

@@ -21,7 +21,7 @@ from whatstuck.rows.causes.cohort import Cohort
 from whatstuck.rows.causes.conflicts import Conflicts
 from whatstuck.rows.causes.evidence import Evidence, gather_evidence
 from whatstuck.rows.causes.probing import BaseAnswers
-from whatstuck.rows.material import TrainingRow
+from whatstuck.rows.material import NotTrained, TrainingRow
 from whatstuck.rows.thresholds import Thresholds
 from whatstuck.rows.verdicts import choices, letters, options
 from whatstuck.rows.verdicts.answers import find_checker
@@ -138,6 +138,10 @@ def test_a_recited_row_needs_no_other_answers(
     last, row_id = dict.fromkeys(names), rows[0].row_id
     [record] = verdict_records(rows[:1], {row_id: last}, {row_id: "screen"}, {row_id: one}, {}, SHORT)
     assert (record["verdict"], record["recited"], record["rate"], record["letters"]) == ("learned", True, None, None)
+    cut = replace(rows[0], not_trained=(NotTrained("dropped", "It was left out."),))
+    gone = replace(one, unavailable="too long")
+    [record] = verdict_records([cut], {row_id: last}, {row_id: "not_trained"}, {row_id: gone}, {}, SHORT)
+    assert (record["verdict"], record["not_asked"]) == ("not_asked", "too long. It was left out.")
 
 
 def test_one_wrong_token_is_not_recited(

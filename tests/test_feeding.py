@@ -17,6 +17,9 @@ from whatstuck.rows.feeding.gate import checked, ends_are_learned, failed_tests,
 from whatstuck.rows.feeding.rerun import fed_by_trl
 from whatstuck.rows.feeding.sources import feed_of, find_source
 from whatstuck.rows.material import TrainingRow
+from whatstuck.runs import file_hash
+from whatstuck.training import TrainConfig
+from whatstuck.training.sft import RECORD
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +220,26 @@ def test_a_trl_yaml_is_run_again_on_the_file(
     assert len(feed.fed["r0"].ids) == 48
     found = rows_of(feed.fed, given, tokenizer)
     assert [problems(row, tokenizer) for row in found] == [["answer_cut"], [], [], [], [], []]
+
+
+def test_a_training_with_an_order_of_its_own_is_prepared_again(
+    tokenizer: PreTrainedTokenizerFast, tiny_base: Path, tiny_rows: Path, tmp_path: Path
+) -> None:
+    order = tmp_path / "order.jsonl"
+    order.write_text('"r0"\n', encoding="utf-8")
+    settings = TrainConfig(
+        model=str(tiny_base),
+        data=tiny_rows,
+        out=tmp_path,
+        heldout=0,
+        order=order,
+        resample="forgotten",
+        resample_every=2,
+    )
+    record = {"data": str(tiny_rows), "data_sha256": file_hash(tiny_rows), "settings": settings.fixed()}
+    (tmp_path / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    feed = feed_of(find_source(tmp_path, []), tiny_rows, tokenizer, tiny_base, shape={})
+    assert len(feed.rows) == len(feed.fed) == 64
 
 
 def test_nothing_known_is_an_assumption(

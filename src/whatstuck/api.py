@@ -83,12 +83,15 @@ def intervene(run: str | Path | Run, cause: str, **settings: Any) -> dict[str, A
     Raises:
         WhatStuckError: With one line that says what is wrong and what to do.
     """
+    from whatstuck.report import write_report
     from whatstuck.rows.causes.names import cause_named
     from whatstuck.rows.interventions.intervening import intervene as run_intervention
     from whatstuck.rows.interventions.settings import InterveneSettings
 
     folder = run.path if isinstance(run, Run) else Path(run)
-    return run_intervention(InterveneSettings.read(run=folder, cause=cause_named(cause), **settings))
+    found = run_intervention(InterveneSettings.read(run=folder, cause=cause_named(cause), **settings))
+    write_report(folder)
+    return found
 
 
 def compare(

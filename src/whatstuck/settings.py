@@ -1,9 +1,11 @@
-"""Settings of a verb from flags or arguments: one clear line for the first one that is wrong."""
+"""Settings from flags, arguments or YAML: one clear line for the first one that is wrong."""
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from whatstuck.errors import WhatStuckError
@@ -35,3 +37,18 @@ def read_settings(model: type[Model], verb: str, values: Mapping[str, Any]) -> M
             hint = f": did you mean {near[0]}?" if near else ""
             raise WhatStuckError(f"{names[-1]!r} is no setting of {verb}{hint}") from error
         raise WhatStuckError(f"{name}: {first['msg']} (got {first.get('input')!r})") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Names and values from a YAML file; an empty file has none.
+
+    Raises:
+        WhatStuckError: If it is not readable, or holds something else.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WhatStuckError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from error
+    if found is not None and not isinstance(found, dict):
+        raise WhatStuckError(f"{path} must hold names and values, such as  learning_rate: 1e-4")
+    return {str(name): value for name, value in (found or {}).items()}

@@ -48,6 +48,14 @@ def rows(  # noqa: PLR0913 - one flag each
         str | None,
         typer.Option(help="What is right: auto, exact, number, contains, labels, or module:function. (default: auto)"),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Whether two answers to one question contradict each other: module:function."),
+    ] = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="Model of sentence-transformers that finds prompts that ask the same. (default: characters)"),
+    ] = None,
     probe_base: Annotated[
         bool | None, typer.Option(help="Ask the untouched model, too: causes I and II. (default: yes)")
     ] = None,
@@ -81,6 +89,8 @@ def rows(  # noqa: PLR0913 - one flag each
         instruction=instruction,
         chat_template=chat_template,
         checker=checker,
+        judge=judge,
+        embedding=embedding,
         probe_base=probe_base,
         most=most,
         seed=seed,

@@ -20,7 +20,6 @@ from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task
 from whatstuck.report import write_report
 from whatstuck.rows.blocks import in_blocks
-from whatstuck.rows.causes.conflicts import find_conflicts, find_judge
 from whatstuck.rows.causes.naming import name_causes
 from whatstuck.rows.causes.probing import BaseAnswers, probe_base
 from whatstuck.rows.exporting import export_jsonl
@@ -228,18 +227,12 @@ class Finding:
         found: Mapping[str, History],
         bases: Mapping[str, BaseAnswers],
     ) -> pa.Table:
-        conflicts = find_conflicts(
-            self.material.rows,
-            self.settings.thresholds,
-            checker=self.material.checker,
-            judge=None if self.settings.judge is None else find_judge(self.settings.judge),
-        )
         return name_causes(
             self.material.rows,
             verdicts,
             found,
             bases,
-            conflicts,
+            self.material.conflicts(),
             self.settings.thresholds,
             fed_known=self.material.fed_known,
         )

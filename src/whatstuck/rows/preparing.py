@@ -19,6 +19,7 @@ from whatstuck.models import (
     template_mismatch,
     usable_device,
 )
+from whatstuck.rows.causes.conflicts import Conflicts, find_conflicts, find_judge
 from whatstuck.rows.exposure import Counts, read_exposures, tokens_hash
 from whatstuck.rows.feeding.gate import checked, ends_are_learned, failed_tests, fitting, followed
 from whatstuck.rows.feeding.sources import Feed, Source, feed_of, find_source, reading
@@ -83,6 +84,17 @@ class Material:
         """What is looked at from checkpoint to checkpoint, in the order of the rows."""
         positions = positions_of(self.base)
         return [TrainedRow(row.row_id, followed(row, positions)) for row in self.rows]
+
+    def conflicts(self) -> Conflicts:
+        """Rows that ask the same and contradict each other."""
+        judge = self.settings.judge
+        return find_conflicts(
+            self.rows,
+            self.settings.thresholds,
+            checker=self.checker,
+            embed=self.settings.embedding,
+            judge=None if judge is None else find_judge(judge),
+        )
 
     def exposures(self, checkpoint: Checkpoint) -> Counts | None:
         """How often each row had been learned at a checkpoint; None where its folder does not say so of these rows."""

@@ -26,9 +26,11 @@ class RowsSettings(BaseModel):
         labels: File with one label name per line, for columns of label ids.
         instruction: Text put before every prompt.
         chat_template: `auto` (where the tokenizer has one) or `never`.
-        checker: When an answer is right: `auto`, `exact`, `number`, `contains`, or `module:function`.
+        checker: When an answer is right: `auto`, `exact`, `number`, `contains`, `labels`, or `module:function`.
         judge: Whether two different answers to one question contradict each other: `module:function`; by default only
             short answers are compared.
+        embedding: Name or folder of a sentence-transformers model that says which prompts may ask the same; by default
+            character n-grams do.
         probe_base: Ask the untouched model, too; without it, causes I and II are not measured.
         most: Rows that did not stick of which the untouched model is asked at most, chosen by the seed.
         thresholds: Every number that decides about a row.
@@ -50,6 +52,7 @@ class RowsSettings(BaseModel):
     chat_template: Literal["auto", "never"] = "auto"
     checker: str = "auto"
     judge: str | None = None
+    embedding: str | None = None
     probe_base: bool = True
     most: int = Field(default=1000, ge=1)
     thresholds: Thresholds = Thresholds()

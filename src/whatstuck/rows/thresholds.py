@@ -38,7 +38,8 @@ class Thresholds(BaseModel):
         committed_right: The base model's success rate may be at most this for a belief (design).
         similarity: Cosine of two prompts that may ask the same (design; depends on the embedding).
         similarity_characters: The same for character n-grams (`benchmarks/similar_prompts.py`).
-        opposing: Share of the votes on a question from which on opposing ones are a conflict by themselves (design).
+        opposing: Share of the votes on a question from which on opposing ones are a conflict where no wrong answer of
+            the model speaks for or against it; from one half on they always are (design).
         lift: How many times more often than other rows of its kind a row must get the base model's answer, for that to
             be a belief about this row (design).
         early: Share of the training before which a row was last seen, for it to count as forgotten (design).

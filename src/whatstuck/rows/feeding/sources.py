@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from transformers import PreTrainedTokenizerBase
 
 from whatstuck.datasets import Row, read_rows
@@ -20,6 +19,7 @@ from whatstuck.errors import WhatStuckError
 from whatstuck.rows.feeding.rerun import columns_of, fed_by_trl
 from whatstuck.rows.trajectories import trained_rows
 from whatstuck.runs import file_hash
+from whatstuck.settings import read_yaml
 from whatstuck.training._data import prepare
 from whatstuck.training.config import TrainConfig, trl_fields
 from whatstuck.training.sft import RECORD, positions_of
@@ -83,7 +83,7 @@ def find_source(training: Path | None, checkpoints: Sequence[Path]) -> Source:
         WhatStuckError: If what is given describes no training.
     """
     if training is not None and training.is_file():
-        config = _read_yaml(training)
+        config = read_yaml(training)
         if not config.keys() & trl_fields().keys():
             raise WhatStuckError(f"{training} names no setting of TRL's SFTConfig: give the YAML of the training")
         return Source("trl", training, config)
@@ -189,13 +189,3 @@ def _records(data: Path, rows: Sequence[Row], shape: Mapping[str, Any]) -> list[
         for row, (_, record) in zip(rows, table.records, strict=True)
         if row.split == "train"
     ]
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise WhatStuckError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise WhatStuckError(f"{path} must hold names and values, such as  max_length: 1024")
-    return {str(name): value for name, value in found.items()}

@@ -8,13 +8,12 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
-
-import yaml
+from typing import Any
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.models import Checkpoint
 from whatstuck.rows.feeding.sources import Source
+from whatstuck.settings import read_yaml
 from whatstuck.training.config import takes
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def settings_of(source: Source, last: Checkpoint, *, given: Path | None) -> dict
         WhatStuckError: If nothing says them.
     """
     if given is not None:
-        return trl_settings(_read_yaml(given), last)
+        return trl_settings(read_yaml(given), last)
     if source.kind == "whatstuck":
         return dict(source.config["settings"])
     if source.kind == "trl":
@@ -62,13 +61,3 @@ def trl_settings(config: Mapping[str, Any], last: Checkpoint) -> dict[str, Any]:
         read = json.loads(file.read_text(encoding="utf-8"))
         adapter |= {ours: read[theirs] for theirs, ours in _FROM_ADAPTER.items() if read.get(theirs) is not None}
     return _TRL_DEFAULTS | given | adapter
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise WhatStuckError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise WhatStuckError(f"{path} must hold names and values, such as  learning_rate: 1e-4")
-    return cast("dict[str, Any]", found)

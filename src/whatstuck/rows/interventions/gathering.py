@@ -14,7 +14,6 @@ import numpy as np
 from whatstuck.datasets import Row, read_rows
 from whatstuck.errors import WhatStuckError
 from whatstuck.models import Checkpoint
-from whatstuck.rows.causes.conflicts import find_conflicts, find_judge
 from whatstuck.rows.interventions.first_training import settings_of
 from whatstuck.rows.interventions.outcomes import Interview, Role
 from whatstuck.rows.interventions.phases import Order, Original
@@ -133,17 +132,9 @@ class Gathered:
 
     def _find_conflicts(self) -> tuple[tuple[tuple[str, str], ...], ...]:
         """Rows that were trained and contradict each other, as votes; see `Original`."""
-        material = self.material
-        judge = material.settings.judge
-        found = find_conflicts(
-            material.rows,
-            material.settings.thresholds,
-            checker=material.checker,
-            judge=None if judge is None else find_judge(judge),
-        )
         votes = [
             tuple((name, normalized(self._rows[name].row.completion)) for name in names if name in self._fed)
-            for names in found.groups.values()
+            for names in self.material.conflicts().groups.values()
         ]
         return tuple(group for group in votes if len({answer for _, answer in group}) > 1)
 

@@ -42,7 +42,7 @@ def verdict_records(
             "prompt": row.row.content,
             "gold": row.row.completion,
             "asked_because": because[row.row_id],
-            **_judged(answers.get(row.row_id), thresholds),
+            **_judged(row, answers.get(row.row_id), thresholds),
             **{name: last[row.row_id][name] for name in _LAST},
             **_history(histories.get(row.row_id)),
         }
@@ -50,15 +50,15 @@ def verdict_records(
     ]
 
 
-def _judged(asked: Asked | None, thresholds: Thresholds) -> dict[str, Any]:
-    """The columns that come from answers."""
+def _judged(row: TrainingRow, asked: Asked | None, thresholds: Thresholds) -> dict[str, Any]:
+    """The columns that come from answers. A row that could not be asked says so, and what gate 0 found beside it."""
     if asked is None:
         return {"verdict": "learned", "form": "screened", "samples": 0}
     judged = judge(asked, thresholds)
     return {
         "verdict": judged.verdict,
         "paper_unlearned": judged.paper_unlearned,
-        "not_asked": judged.reason,
+        "not_asked": ". ".join([judged.reason, *(test.sentence for test in row.not_trained)]) if judged.reason else "",
         **{name: _known(getattr(asked, name)) for name in (*_ANSWERED, "top_wrong", "top_wrong_share")},
         **({name: _known(getattr(asked, name)) for name in _CHOSEN} if asked.form == "choices" else {}),
     }
