@@ -141,7 +141,10 @@ def test_a_recited_row_needs_no_other_answers(
     cut = replace(rows[0], not_trained=(NotTrained("dropped", "It was left out."),))
     gone = replace(one, unavailable="too long")
     [record] = verdict_records([cut], {row_id: last}, {row_id: "not_trained"}, {row_id: gone}, {}, SHORT)
-    assert (record["verdict"], record["not_asked"]) == ("not_asked", "too long. It was left out.")
+    assert (record["verdict"], record["not_asked"]) == (
+        "not_asked",
+        "too long (and not trained as it is asked: dropped)",
+    )
 
 
 def test_one_wrong_token_is_not_recited(

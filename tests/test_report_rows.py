@@ -194,6 +194,12 @@ def test_a_trajectory_that_was_left_out_for_sharing_is_no_error(folder: Path, tm
     assert read(copy).steps == (0, 20, 80, 120, 160)
 
 
+def test_what_the_screen_missed_makes_it_at_least_so_many(tmp_path: Path) -> None:
+    FakeRows(rows=100, summary={"share_not_learned": [0.9, 0.8, 1.0]}).write(tmp_path / "run")
+    run = read(tmp_path / "run")
+    assert Reader(make_page(tmp_path / "run")).headings[0] == f"At least {run.not_learned} of 100 rows did not stick"
+
+
 def test_rows_that_could_not_be_asked_count_neither_way(tmp_path: Path) -> None:
     why, long = "the right option is found without the question", "prompt and answer are longer than the context"
     fake = FakeRows(rows=100, prompts={3: "a prompt of no end"}, unasked={3: long, 4: why, 5: why})

@@ -118,11 +118,12 @@ def say_rows(run: Any) -> None:
     summary: dict[str, Any] = run.manifest["rows"]["summary"]
     share = summary["share_not_learned"]
     wrong = summary["unlearned"] + summary["unstable"]
-    interval = "" if None in share else f" ({share[0]:.1%} of all; {share[1]:.1%} to {share[2]:.1%})"
-    typer.echo(
-        f"{wrong} of {summary['rows'] - summary['not_asked']} rows did not stick{interval}: {summary['unlearned']} are "
-        f"unlearned, {summary['unstable']} unstable."
-    )
+    judged = summary["rows"] - summary["not_asked"]
+    kinds = f"{summary['unlearned']} are unlearned, {summary['unstable']} unstable"
+    typer.echo(f"{wrong} of {judged} rows did not stick: {kinds}.")
+    if None not in share:
+        value, low, high = (f"{100 * part:.1f} %" for part in share)
+        typer.echo(f"With what a sample says of rows that were not asked: {value} of all ({low} to {high}).")
     if summary["not_asked"]:
         typer.echo(f"{summary['not_asked']} could not be asked.")
     for cause, count in summary["causes"].items():

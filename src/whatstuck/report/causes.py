@@ -29,7 +29,7 @@ MEANINGS: dict[str, str] = {
     "forgotten": "Right at an earlier checkpoint, wrong at the end, and last seen early.",
     "base_conflict": "Before the training the model gave one and the same other answer, again and again.",
     "knowledge_missing": "Before the training the model gave no right answer, and its wrong ones are scattered.",
-    "more_training": "Never right yet, but still getting better, and rare, long or seldom seen.",
+    "more_training": "Still getting better, and rare, long or seldom seen; or the whole training was too short.",
     "unexplained": "No test speaks for any of these.",
 }
 

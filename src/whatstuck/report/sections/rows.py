@@ -87,7 +87,9 @@ def _headline(run: RowsRun) -> str:
     if not run.not_learned:
         all_rows = f"All {run.judged:,} rows" if run.judged != 1 else "The one row"
         return f"{all_rows} that could be asked stuck" if run.reasons else f"{all_rows} stuck"
-    return f"{run.not_learned:,} of {counted(run.judged, 'row')} did not stick"
+    share = stat(run.summary.get("share_not_learned")).value or 0.0
+    more = round(share * run.judged) > run.not_learned  # among those that only passed the screen
+    return f"{'At least ' * more}{run.not_learned:,} of {counted(run.judged, 'row')} did not stick"
 
 
 def _split(run: RowsRun) -> str:

@@ -58,10 +58,15 @@ def _judged(row: TrainingRow, asked: Asked | None, thresholds: Thresholds) -> di
     return {
         "verdict": judged.verdict,
         "paper_unlearned": judged.paper_unlearned,
-        "not_asked": ". ".join([judged.reason, *(test.sentence for test in row.not_trained)]) if judged.reason else "",
+        "not_asked": judged.reason + _never_trained(row) * bool(judged.reason),
         **{name: _known(getattr(asked, name)) for name in (*_ANSWERED, "top_wrong", "top_wrong_share")},
         **({name: _known(getattr(asked, name)) for name in _CHOSEN} if asked.form == "choices" else {}),
     }
+
+
+def _never_trained(row: TrainingRow) -> str:
+    found = ", ".join(test.problem.replace("_", " ") for test in row.not_trained if test.problem != "too_long")
+    return f" (and not trained as it is asked: {found})" if found else ""
 
 
 def _known(value: Any) -> Any:
