@@ -93,6 +93,7 @@ def diagnose(
         list(last),
         [record["nll"] for record in last.values()],
         [record["token_accuracy"] for record in last.values()],
+        [record["tokens"] for record in last.values()],
         thresholds,
         not_trained={row.row_id for row in rows if row.not_trained},
         seed=seed,

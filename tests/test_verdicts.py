@@ -55,33 +55,43 @@ def test_screen_says_why() -> None:
     accuracy: list[float | None] = [1.0] * 100
     nll[99], accuracy[3], accuracy[4], accuracy[5] = 0.2001, 0.89, None, math.nan
     small = Thresholds(audit_least=0)
-    found = screen(ids, nll, accuracy, small, not_trained={"r7", "r3"}, seed=0)
+    found = screen(ids, nll, accuracy, [1] * 100, small, not_trained={"r7", "r3"}, seed=0)
     assert [i for i, why in enumerate(found) if why == "not_trained"] == [3, 7]
     assert [i for i, why in enumerate(found) if why == "screen"] == [4, 5, 99]
     assert found.count("audit") == 5  # a twentieth of 95, rounded up
-    assert screen(ids, nll, accuracy, DEFAULT, not_trained={"r7", "r3"}, seed=0).count("audit") == 30
-    assert screen(ids, [None, *nll[1:]], accuracy, DEFAULT, seed=0)[0] == "screen"
+    assert screen(ids, nll, accuracy, [1] * 100, DEFAULT, not_trained={"r7", "r3"}, seed=0).count("audit") == 30
+    assert screen(ids, [None, *nll[1:]], accuracy, [1] * 100, DEFAULT, seed=0)[0] == "screen"
 
 
 def test_screen_where_most_rows_have_one_loss() -> None:
     """The median absolute deviation is zero: rounding alone must not make every other row stand out."""
     nll = [0.1] * 60 + [0.1 + 1e-9] * 37 + [3.0, 4.0, 5.0]
-    found = screen([str(i) for i in range(100)], nll, [1.0] * 100, Thresholds(audit_share=0.0), seed=0)
+    found = screen([str(i) for i in range(100)], nll, [1.0] * 100, [1] * 100, Thresholds(audit_share=0.0), seed=0)
     assert [i for i, why in enumerate(found) if why] == [97, 98, 99]
-    assert screen(["a", "b"], [0.0, 0.0], [1.0, 1.0], Thresholds(audit_share=0.0), seed=0) == ["", ""]
+    assert screen(["a", "b"], [0.0, 0.0], [1.0, 1.0], [1, 1], Thresholds(audit_share=0.0), seed=0) == ["", ""]
+
+
+def test_a_short_answer_that_is_unlikely_as_a_whole_is_asked() -> None:
+    """Most rows are unsure, so none of them stands out; of long answers the whole says nothing."""
+    ids, quiet = [f"r{i}" for i in range(20)], Thresholds(audit_share=0.0)
+    for tokens, probability, why in ((3, 0.7, "screen"), (3, 0.85, ""), (40, 0.2, "")):
+        nll = [-math.log(probability) / tokens] * 20
+        assert set(screen(ids, nll, [1.0] * 20, [tokens] * 20, quiet, seed=0)) == {why}
+    off = quiet.model_copy(update={"screen_likely": 0.0})
+    assert set(screen(ids, [1.0] * 20, [1.0] * 20, [3] * 20, off, seed=0)) == {""}
 
 
 def test_audit_depends_on_seed_and_ids_alone() -> None:
     ids = [f"r{i}" for i in range(200)]
-    first = screen(ids, [0.1] * 200, [1.0] * 200, DEFAULT, seed=1)
-    back = screen(ids[::-1], [0.1] * 200, [1.0] * 200, DEFAULT, seed=1)[::-1]
+    first = screen(ids, [0.1] * 200, [1.0] * 200, [1] * 200, DEFAULT, seed=1)
+    back = screen(ids[::-1], [0.1] * 200, [1.0] * 200, [1] * 200, DEFAULT, seed=1)[::-1]
     assert first == back
     assert first.count("audit") == 30
-    assert screen(ids * 4, [0.1] * 800, [1.0] * 800, DEFAULT, seed=1).count("audit") == 40
-    assert screen(ids, [0.1] * 200, [1.0] * 200, DEFAULT, seed=2) != first
-    assert screen(["a"], [0.1], [1.0], DEFAULT, seed=1) == ["audit"]  # all, if so few are left
-    assert screen([], [], [], DEFAULT, seed=1) == []
-    assert screen(["a"], [math.nan], [1.0], DEFAULT, seed=1) == ["screen"]
+    assert screen(ids * 4, [0.1] * 800, [1.0] * 800, [1] * 800, DEFAULT, seed=1).count("audit") == 40
+    assert screen(ids, [0.1] * 200, [1.0] * 200, [1] * 200, DEFAULT, seed=2) != first
+    assert screen(["a"], [0.1], [1.0], [1], DEFAULT, seed=1) == ["audit"]  # all, if so few are left
+    assert screen([], [], [], [], DEFAULT, seed=1) == []
+    assert screen(["a"], [math.nan], [1.0], [1], DEFAULT, seed=1) == ["screen"]
 
 
 # --- the rule

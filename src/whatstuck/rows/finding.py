@@ -140,6 +140,7 @@ class Finding:
             ids,
             table["nll"].to_pylist(),
             table["token_accuracy"].to_pylist(),
+            table["tokens"].to_pylist(),
             self.settings.thresholds,
             not_trained={row.row_id for row in self.material.rows if row.not_trained},
             seed=self.settings.seed,

@@ -16,6 +16,7 @@ class Thresholds(BaseModel):
     Attributes:
         screen_accuracy: A row below this share of right tokens is asked (design).
         screen_mads: So is one whose loss is this many median absolute deviations above the median (design).
+        screen_likely: So is one whose whole answer, if it is short, has less than this probability (design).
         audit_share: Share of the others that is asked too, to estimate what the screen misses; 0: none (design).
         audit_least: Rows of that sample at least, as far as there are so many (design).
         first_samples: Answers drawn first; the paper's own rule looks at these (2604.10079 §3.1.3).
@@ -60,6 +61,7 @@ class Thresholds(BaseModel):
 
     screen_accuracy: float = Field(default=0.9, ge=0, le=1)
     screen_mads: float = Field(default=2.0, ge=0)
+    screen_likely: float = Field(default=0.8, ge=0, le=1)
     audit_share: float = Field(default=0.05, ge=0, le=1)
     audit_least: int = Field(default=30, ge=0)
     first_samples: int = Field(default=5, ge=1)

@@ -1,7 +1,9 @@
 """Which rows are asked: all would be slow, and most that predict well answer well.
 
 A row is asked because something is wrong with it already, because its loss or its tokens say so, or by chance: the
-audit, a random sample of the rest, estimates what the screen misses.
+audit, a random sample of the rest, estimates what the screen misses. Of a short answer the loss says how likely the
+whole of it is, so it passes only where it is likely enough to be called learned; an unusual loss alone would pass most
+rows of a training in which most are unsure.
 """
 
 import math
@@ -21,6 +23,7 @@ def screen(
     row_ids: Sequence[str],
     nll: Sequence[float | None],
     token_accuracy: Sequence[float | None],
+    tokens: Sequence[int],
     thresholds: Thresholds,
     *,
     not_trained: Collection[str] = (),
@@ -32,7 +35,8 @@ def screen(
         row_ids: The rows.
         nll: Loss of each at the last checkpoint, nats per token; None or NaN where it is not known: then it is asked.
         token_accuracy: Share of right tokens, likewise.
-        thresholds: `screen_mads`, `screen_accuracy`, `audit_share`, `audit_least`.
+        tokens: Number of supervised tokens of each.
+        thresholds: `screen_mads`, `screen_accuracy`, `screen_likely`, `longest_answer`, and those of the audit.
         not_trained: Ids of rows that failed gate 0.
         seed: Of the audit, which depends on seed and ids alone.
 
@@ -43,7 +47,9 @@ def screen(
     accuracy = np.array([math.nan if value is None else value for value in token_accuracy], dtype=np.float64)
     known = loss[np.isfinite(loss)]
     highest = _highest(known, thresholds.screen_mads) if len(known) else math.inf
-    passed = (loss <= highest) & (accuracy >= thresholds.screen_accuracy)  # False for NaN
+    count = np.array(tokens, dtype=np.float64)
+    likely = (np.exp(-loss * count) >= thresholds.screen_likely) | (count > thresholds.longest_answer)
+    passed = (loss <= highest) & (accuracy >= thresholds.screen_accuracy) & likely  # False for NaN
     chosen: list[Because] = ["" if good else "screen" for good in passed]
     for index, row_id in enumerate(row_ids):
         if row_id in not_trained:
