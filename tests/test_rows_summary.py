@@ -41,3 +41,7 @@ def test_rows_of_which_the_papers_rule_says_nothing_are_left_out() -> None:
     record = {"verdict": "unlearned", "asked_because": "loss"}
     records = [record | {"paper_unlearned": said} for said in (True, True, None, None, None)]
     assert summary_of(records, [], {}, {})["paper_share"][0] == pytest.approx(1.0)
+    passed = {"verdict": "learned", "asked_because": ""}  # such a record has no answers
+    summary = summary_of([*records, {**passed, "asked_because": "audit", "paper_unlearned": False}, passed], [], {}, {})
+    assert summary["paper_share"][0] == pytest.approx(0.5)
+    assert summary["learned"] == 2

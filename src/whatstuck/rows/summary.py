@@ -39,7 +39,7 @@ def summary_of(
     known = [record for record in verdicts if record["verdict"] != "not_asked"]
 
     def share(holds: str) -> Share:
-        judged = [r for r in known if holds != "paper" or r["paper_unlearned"] is not None]
+        judged = [r for r in known if holds != "paper" or r.get("paper_unlearned") is not None]
         asked = [r for r in judged if r["asked_because"] not in ("", "audit")]
         audited = [r for r in judged if r["asked_because"] == "audit"]
         return share_unlearned([_holds(r, holds) for r in asked], [_holds(r, holds) for r in audited], rest)
