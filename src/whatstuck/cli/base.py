@@ -121,7 +121,7 @@ def say_rows(run: Any) -> None:
     judged = summary["rows"] - summary["not_asked"]
     kinds = f"{summary['unlearned']} are unlearned, {summary['unstable']} unstable"
     typer.echo(f"{wrong} of {judged} rows did not stick: {kinds}.")
-    if None not in share:
+    if None not in share and share[1] < share[2]:
         value, low, high = (f"{100 * part:.1f} %" for part in share)
         typer.echo(f"With what a sample says of rows that were not asked: {value} of all ({low} to {high}).")
     if summary["not_asked"]:
