@@ -1,7 +1,8 @@
 """Which treatment recovers the rows of which cause: the arms of `whatstuck intervene`, trained by the small loop.
 
 Causes are those that the product named, not those that were planted. Supporting texts are the missing facts in the
-wordings of the pretraining, general ones other facts of it; embeddings stay frozen in all phases.
+wordings of the pretraining, general ones other facts of it. That phase is a pretraining, so it trains the embeddings as
+well; in all others they stay frozen. I and II have one and the same treatment here.
 """
 
 import copy
@@ -31,8 +32,9 @@ from whatstuck.rows.schemas import INTERVENTIONS
 from whatstuck.rows.verdicts.answers import normalized
 from whatstuck.training.resampler import Resampler
 
-OPTIONS = Options(supporting_passes=10, more_epochs=1)
-"""One more epoch is one more schedule, see `SmallRunner`."""
+OPTIONS = Options(supporting_passes=40, more_epochs=1)
+"""One more epoch is one more schedule, see `SmallRunner`; of which a part is taken."""
+_CONTINUATION = 4  # a continuation is as long as this part of the training
 _CHECKS = 10  # of the rows, in a training that resamples
 _CONSTANT = 0.3  # rate of a continuation, as a share of the peak
 _FEWEST = 5  # rows of a cause, for it to stand in the matrix
@@ -95,7 +97,8 @@ class SmallRunner:
         draws = iter(drawn)
         batches = ([self._row(row_id, arm) for row_id in islice(draws, batch)] for _ in range(phase.steps))
         rate = self._recipe.rate * (_CONSTANT if phase.constant else 1)
-        learn(model, batches, phase.steps, rate, lowest=1.0 if phase.constant else LOWEST, after=check)
+        lowest, pretraining = 1.0 if phase.constant else LOWEST, phase.name == "before"
+        learn(model, batches, phase.steps, rate, lowest=lowest, embeddings=pretraining, after=check)
 
     def _row(self, row_id: str, arm: Arm) -> TokenRow:
         return self._asked[row_id] if row_id in arm.whole else self._fed[row_id]
@@ -151,7 +154,7 @@ def matrix(  # noqa: PLR0913 - a world, its model, and what was said about it
             shared = arm.name not in CONTROLS or arm.name == RERUN
             if not shared or arm.name not in done:
                 say(f"{cause}: {arm.name}")
-                with runner.run(arm, seed) as model:
+                with runner.run(_shortened(arm), seed) as model:
                     done[arm.name] = stick(model, rows)
             records += [
                 {
@@ -167,6 +170,12 @@ def matrix(  # noqa: PLR0913 - a world, its model, and what was said about it
                 for i in ids
             ]
     return dict(recovery_matrix(pa.Table.from_pylist(records, schema=INTERVENTIONS), seed=seed))
+
+
+def _shortened(arm: Arm) -> Arm:
+    """With shorter continuations: a second whole training would bring back almost anything."""
+    phases = (replace(p, steps=p.steps // _CONTINUATION) if p.name == "after" else p for p in arm.phases)
+    return replace(arm, phases=tuple(phases))
 
 
 def _material(

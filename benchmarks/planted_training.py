@@ -295,9 +295,10 @@ def learn(
     rate: float,
     *,
     lowest: float = LOWEST,
+    embeddings: bool = False,
     after: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Train on batches of rows; the embeddings stay as they are.
+    """Train on batches of rows.
 
     Args:
         model: Is changed.
@@ -305,9 +306,10 @@ def learn(
         steps: Their number.
         rate: Peak learning rate; it falls linearly until most of the training is done.
         lowest: Share of it that it ends with; 1 keeps it.
+        embeddings: Train these, too, as a pretraining does; else they stay as they are.
         after: Called with the number of each finished step.
     """
-    model.get_input_embeddings().requires_grad_(False)  # noqa: FBT003 - torch's own signature
+    model.get_input_embeddings().requires_grad_(embeddings)
     learner = _Learner(model, rate, steps, lowest=lowest, decay=_DECAY)
     for step, batch in enumerate(batches, start=1):
         learner.step(*_collated(batch, model.config.pad_token_id))
