@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -26,6 +27,8 @@ from live_training import PROBE, make_trainer
 from whatstuck import WhatStuckCallback
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("machine", deadline=None)  # how long an example takes is the machine's affair
+hypothesis.settings.load_profile("machine")
 
 ADAPTER_STEPS = (1, 2, 4, 8, 16, 32)
 FULL_STEPS = (8, 32)
