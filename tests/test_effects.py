@@ -171,6 +171,16 @@ def test_paraphrases_are_counted_by_themselves() -> None:
 # --- what is not known
 
 
+def test_a_treatment_that_beats_all_controls_alone_is_told_what_is_missing() -> None:
+    records = [record("forgotten", f"r{row}", right=True) for row in range(12)]
+    records += [record("rerun", f"r{row}", right=False) for row in range(12)]
+    found = only(effects(table(records)))
+    said = as_json(found, {})["sentences"]
+    assert found.verdict == "inconclusive"
+    assert any("beats every control, but no treatment of another cause was tried" in sentence for sentence in said)
+    assert not any("80 % power" in sentence for sentence in said)
+
+
 def test_nothing_known_is_nan_and_decides_nothing() -> None:
     assert effects(table([])) == {}
     treated_only = only(effects(table([record("forgotten", "a", right=True), record("forgotten", "b", right=True)])))

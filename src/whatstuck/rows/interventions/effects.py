@@ -225,11 +225,16 @@ def judged(effect: Effect) -> Effect:
     best = strongest(effect, CONTROLS)
     rival = strongest(effect, [one.arm for one in effect.comparisons])
     verdict: Literal["supported", "contradicted", "inconclusive"] = "inconclusive"
-    if effect.effect[1] > 0 and effect.specificity[1] > 0 and best is not None and best.q_value < _SIGNIFICANT:
+    if best is not None and beats(effect.effect, best) and effect.specificity[1] > 0:
         verdict = "supported"
     elif effect.lead[2] < 0 and rival is not None and rival.q_value < _SIGNIFICANT:
         verdict = "contradicted"
     return replace(effect, verdict=verdict)
+
+
+def beats(effect: Triple, control: Comparison) -> bool:
+    """Whether the treatment is better than the best control, by interval and by exact test."""
+    return effect[1] > 0 and control.q_value < _SIGNIFICANT
 
 
 def strongest(effect: Effect, arms: Collection[str]) -> Comparison | None:

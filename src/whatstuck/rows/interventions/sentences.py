@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from whatstuck.rows.interventions.effects import Effect, strongest
+from whatstuck.rows.interventions.effects import Effect, beats, strongest
 from whatstuck.rows.interventions.panels import Triple
 from whatstuck.rows.interventions.phases import CONTROLS, RERUN
 
@@ -83,9 +83,11 @@ def sentences(effect: Effect) -> list[str]:
     if not math.isnan(effect.given_up[0]):
         found.append(f"Of the learned rows that it takes out, it loses {_share(effect.given_up)}.")
     if not math.isnan(effect.collateral[0]):
-        found.append(f"Of the rows that were learned it loses {_points(effect.collateral)} more than a plain re-run.")
-    found.append(_VERDICTS[effect.verdict])
-    if effect.verdict == "inconclusive" and not math.isnan(effect.rows_for_power):
+        found.append(f"Rows that were learned and are lost: {_points(effect.collateral)} compared with a plain re-run.")
+    beaten = control is not None and beats(effect.effect, control)
+    alone = beaten and math.isnan(effect.specificity[0])
+    found.append(_ALONE if alone else _VERDICTS[effect.verdict])
+    if effect.verdict == "inconclusive" and not beaten and not math.isnan(effect.rows_for_power):
         found.append(
             f"An effect of this size takes about {int(effect.rows_for_power)} rows per arm to be seen with 80 % power."
         )
@@ -94,6 +96,10 @@ def sentences(effect: Effect) -> list[str]:
     return found
 
 
+_ALONE = (
+    "This is inconclusive all the same: the treatment beats every control, but no treatment "
+    "of another cause was tried on these rows (`--others`)."
+)
 _VERDICTS = {
     "supported": "This supports the cause: the treatment beats the best control and other causes' treatments.",
     "contradicted": "This contradicts the cause: another arm recovers more.",
