@@ -19,7 +19,7 @@ TRAIN_ROWS = 64
 HELDOUT_ROWS = 48
 STEPS = 32  # checkpoints 0, 1, 2, 4, 8, 16, 32; three epochs
 # a training this short cannot be probed for a few percent of its time
-PROBE: dict[str, Any] = {"players": 6, "rows": 8, "eval_rows": HELDOUT_ROWS, "probe_budget": None}
+PROBE: dict[str, Any] = {"players": 5, "rows": 6, "eval_rows": HELDOUT_ROWS, "probe_budget": None}
 # fewer prompts and draws than by default: minutes count
 THRESHOLDS: dict[str, Any] = {"base_prompts": 2, "base_samples": 4, "base_learned": 12}
 
