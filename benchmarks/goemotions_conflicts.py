@@ -9,6 +9,7 @@ answer of a row is all of its labels, joined by commas; the data is not part of 
 import argparse
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from whatstuck.datasets import Row, read_rows, write_rows
@@ -16,12 +17,22 @@ from whatstuck.datasets import Row, read_rows, write_rows
 INSTRUCTION = "Which emotions are in this text?"
 
 
-def chosen(rows: list[Row], count: int, seed: int) -> tuple[list[Row], int]:
-    """The rows, in random order, and how many of them are in conflict."""
+def text_of(row: Row) -> str:
+    """What says that two rows ask the same."""
+    return " ".join(row.content.casefold().split())
+
+
+def in_conflict(rows: Iterable[Row]) -> list[Row]:
+    """Rows whose text stands there with another answer, those of one text together."""
     by_text: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_text[" ".join(row.content.casefold().split())].append(row)
-    conflicting = [row for group in by_text.values() if len({row.completion for row in group}) > 1 for row in group]
+        by_text[text_of(row)].append(row)
+    return [row for group in by_text.values() if len({row.completion for row in group}) > 1 for row in group]
+
+
+def chosen(rows: list[Row], count: int, seed: int) -> tuple[list[Row], int]:
+    """The rows, in random order, and how many of them are in conflict."""
+    conflicting = in_conflict(rows)
     if count < len(conflicting):
         raise SystemExit(f"--rows {count}: {len(conflicting)} rows are in conflict, all of which are taken")
     taken = {row.row_id for row in conflicting}

@@ -8,29 +8,17 @@ what is won on one side stands beside what is lost on the other. Intervals are 9
 """
 
 import argparse
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from goemotions_conflicts import in_conflict, text_of
 from planted_scores import share
 from whatstuck.datasets import Row, read_rows
 from whatstuck.results import load_run
 
 Record = Mapping[str, Any]
-
-
-def text_of(row: Row) -> str:
-    """What says that two rows ask the same."""
-    return " ".join(row.content.casefold().split())
-
-
-def in_conflict(rows: Sequence[Row]) -> set[str]:
-    """Ids of the rows whose text stands there with another answer."""
-    answers: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        answers[text_of(row)].add(row.completion)
-    return {row.row_id for row in rows if len(answers[text_of(row)]) > 1}
 
 
 def line(name: str, records: Sequence[Record], texts: Mapping[str, str], holds: Callable[[Record], bool]) -> str:
@@ -41,7 +29,7 @@ def line(name: str, records: Sequence[Record], texts: Mapping[str, str], holds: 
 
 def print_verdicts(rows: Sequence[Row], verdicts: Sequence[Record], causes: Mapping[str, str]) -> None:
     """What did not stick, in conflict and not; and what is said of it."""
-    texts, plants = {row.row_id: text_of(row) for row in rows}, in_conflict(rows)
+    texts, plants = {row.row_id: text_of(row) for row in rows}, {row.row_id for row in in_conflict(rows)}
     several = {row.row_id for row in rows if "," in row.completion}
     usual = Counter(row.completion for row in rows).most_common(1)[0][0]
     groups: list[tuple[str, Callable[[Record], bool]]] = [

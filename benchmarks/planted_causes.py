@@ -1,13 +1,13 @@
 """Whether the causes that whatstuck names are true: planted ones, in a small model that we pretrain and fine-tune.
 
-A fresh world (planted_world.py) gives a base model its knowledge and training rows their reasons to fail. The product
-looks at the finished model, its checkpoints, the rows as they were fed and the base model, and names causes; it is
-told nothing of the plants. A plant counts only if it is confirmed: the row is lost, it does not stick in a plain
-re-run with another order either, and it does stick in a re-run without that plant (whole answers; one side of each
-conflict; every row spread over the training; right values, or the missing facts, in the pretraining; full exposures;
-no regularity). Whether a row sticks is not what the product says but exact: the most likely answer is right, and drawn
-with a probability of at least 0.8. It is lost if the most likely answer is wrong. What is in between does not stick
-either, and is to be detected.
+A fresh world (planted_world.py, planted_plants.py) gives a base model its knowledge and training rows their reasons to
+fail. The product looks at the finished model, its checkpoints, the rows as they were fed and the base model, and names
+causes; it is told nothing of the plants. A plant counts only if it is confirmed: the row is lost, it does not stick in
+a plain re-run with another order either, and it does stick in a re-run without that plant (whole answers; one side of
+each conflict; every row spread over the training; right values, or the missing facts, in the pretraining; full
+exposures; no regularity). Whether a row sticks is not what the product says but exact: the most likely answer is right,
+and drawn with a probability of at least 0.8. It is lost if the most likely answer is wrong. What is in between does not
+stick either, and is to be detected.
 
 Macro-F1 is over the confirmed rows of the causes 0, I to V and unexplained, beside three others: the order that the
 paper prints, a guess from losses alone, and the most frequent cause for all. Intervals are 95 % bootstrap intervals
@@ -33,9 +33,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from planted_diagnosis import THRESHOLDS, Diagnosis, diagnose, gated
 from planted_matrix import matrix, matrix_table
+from planted_plants import make_world
 from planted_scores import CLASSES, LEARNED, Estimate, Named, confusion, majority, score, share, table_of
 from planted_training import PROBES, Recipe, Tuned, finetune, make_tokenizer, pretrain, success, training_rows
-from planted_world import Planted, Sizes, World, make_world, without
+from planted_world import Planted, Sizes, World, without
 from ratios import say
 from whatstuck.rows.causes.names import Cause
 from whatstuck.rows.material import TrainingRow

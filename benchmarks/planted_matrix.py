@@ -26,7 +26,7 @@ from whatstuck.rows.causes.names import PRECEDENCE, Cause
 from whatstuck.rows.interventions.arms import CONTROLS, Arm, Options, Original, Phase, design, possible
 from whatstuck.rows.interventions.effects import recovery_matrix
 from whatstuck.rows.interventions.orders import sequence
-from whatstuck.rows.interventions.phases import RERUN, Order
+from whatstuck.rows.interventions.phases import Order
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.schemas import INTERVENTIONS
 from whatstuck.rows.verdicts.answers import normalized
@@ -146,16 +146,16 @@ def matrix(  # noqa: PLR0913 - a world, its model, and what was said about it
     times = {row.row_id: row.exposures for row in world.rows}
     runner = SmallRunner(base, fed, asked, times, recipe)
     entity = {row.row_id: row.fact.entity for row in world.rows}
-    done: dict[str, Mapping[str, bool]] = {}  # treatments and the re-run are the same for all causes
+    done: dict[object, Mapping[str, bool]] = {}  # many arms train the same, whatever cause they are tried on
     records = []
     for cause, ids in targets.items():
         others = [other for other in targets if other in possible(original)]
         for arm in design(cause, ids, original, others=others, seed=seed, options=OPTIONS):
-            shared = arm.name not in CONTROLS or arm.name == RERUN
-            if not shared or arm.name not in done:
+            trained = (arm.phases, arm.removed, arm.whole)
+            if trained not in done:
                 say(f"{cause}: {arm.name}")
                 with runner.run(_shortened(arm), seed) as model:
-                    done[arm.name] = stick(model, rows)
+                    done[trained] = stick(model, rows)
             records += [
                 {
                     "cause": cause,
@@ -165,7 +165,7 @@ def matrix(  # noqa: PLR0913 - a world, its model, and what was said about it
                     "group": entity[i],
                     "role": "removed" if i in arm.removed else "unlearned",
                     "wording": "original",
-                    "right": done[arm.name][i],
+                    "right": done[trained][i],
                 }
                 for i in ids
             ]

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from whatstuck.dynamics.categories import categorize, masses
@@ -145,7 +145,6 @@ def test_certain_signs_need_the_whole_range() -> None:
     assert signs[0, 0].tolist() == [1, -1, 0, 0]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_totals_tighten_and_never_exclude_what_may_be(seed: int) -> None:
     generator = np.random.default_rng(seed)

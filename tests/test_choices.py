@@ -424,9 +424,8 @@ def test_a_choice_is_no_belief(gold: float, recited: bool, status: str, said: st
 
 def test_rows_of_which_nothing_can_be_said_are_in_no_comparison() -> None:
     edge = probing._of_choice(Choice("x", TEXTS[:4], (0.3, 0.3, 0.2, 0.2)), Thresholds())
-    cohort = Cohort(
-        frozenset(f"l{i}" for i in range(10)), frozenset(f"f{i}" for i in range(10)), 1.0, 1.0, {}, frozenset(), 1.0
-    )
+    learned, failed = (frozenset(f"{letter}{i}" for i in range(10)) for letter in "lf")
+    cohort = Cohort(learned, failed, 1.0, 1.0, {}, frozenset(), 1.0, math.nan)
     bases = {f"l{i}": cause_cases.base(f"l{i}", {"gold": 1.0}, "gold") for i in range(10)}
     bases |= {f"f{i}": cause_cases.base(f"f{i}", {"wrong": 1.0}, "gold") for i in range(10)}
     among = [*cohort.learned, *cohort.failed]

@@ -90,7 +90,7 @@ def cases(draw: st.DrawFn) -> tuple[list[MaskedPrompt], torch.Tensor, int]:
     return rows, torch.tensor(chosen, dtype=torch.bool).view(-1, n), draw(st.sampled_from([0, 5, 10**6]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(case=cases())
 def test_every_path_down_the_tree_spells_one_masked_prompt(
     case: tuple[list[MaskedPrompt], torch.Tensor, int],

@@ -312,7 +312,7 @@ WORDS = st.sampled_from(("hue", "colour", "Elbonia", "Genovia", "red", "what", "
 
 
 @given(st.lists(st.tuples(st.lists(WORDS, min_size=1, max_size=5), st.sampled_from("pqr")), max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_questions_divide_the_rows_and_standings_are_symmetric(drawn: list[tuple[list[str], str]]) -> None:
     rows = [row(str(i), " ".join(words), answer) for i, (words, answer) in enumerate(drawn)]
     questions = find_questions(rows, LIMITS, embed=None)

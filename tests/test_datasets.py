@@ -350,7 +350,7 @@ def any_row(draw: st.DrawFn) -> Row:
 
 
 # tmp_path is shared by the examples: each writes the same file anew.
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(rows=st.lists(any_row(), min_size=1, max_size=3, unique_by=lambda row: row.row_id))
 def test_written_rows_are_read_back_equal(tmp_path: Path, rows: list[Row]) -> None:
     write_rows(rows, tmp_path / "rows.jsonl")

@@ -83,7 +83,7 @@ def small_tables(draw: st.DrawFn) -> tuple[np.ndarray, float]:
     return values[None], share * np.abs(values - values[0]).max()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(small_tables())
 def test_small_tables_against_linear_programming(table: tuple[np.ndarray, float]) -> None:
     values, kappa = table
@@ -160,7 +160,7 @@ def test_scaling_by_powers_of_two_changes_nothing_else(factor: float) -> None:
     assert torch.equal(scaled.iterations, found.iterations)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.floats(1e-9, 1e9), st.floats(-10, 10))
 def test_scaling_and_shifting(factor: float, shift: float) -> None:
     values, kappa, found = example()

@@ -17,7 +17,7 @@ from whatstuck.rows.trajectories import SCHEMA
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_events_are_those_of_a_walk_over_the_checkpoints(hits: list[bool], base: bool) -> None:  # noqa: FBT001 - drawn
     steps = STEPS[: len(hits)] if base else STEPS[1 : len(hits) + 1]
     found = history("a", "".join("-x"[hit] for hit in hits)[: len(steps)], steps=steps)

@@ -90,7 +90,7 @@ def small_groups(draw: st.DrawFn, steps: int, players: int) -> tuple[np.ndarray,
 # --- robust
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(small_groups(1, 4), st.sampled_from(TILTS))
 def test_small_tables_against_an_independent_solver(
     group: tuple[np.ndarray, np.ndarray], tilt: tuple[float, float]
@@ -148,7 +148,7 @@ def test_a_misfit_that_covers_everything_leaves_nothing() -> None:
 # --- joint
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(small_groups(3, 3), st.sampled_from(TILTS))
 def test_small_groups_against_an_independent_solver(
     group: tuple[np.ndarray, np.ndarray], tilt: tuple[float, float]

@@ -17,7 +17,15 @@ import torch
 from whatstuck.rows.causes.names import PRECEDENCE
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-NAMES = ("planted_world", "planted_training", "planted_scores", "planted_diagnosis", "planted_matrix", "planted_causes")
+NAMES = (
+    "planted_world",
+    "planted_plants",
+    "planted_training",
+    "planted_scores",
+    "planted_diagnosis",
+    "planted_matrix",
+    "planted_causes",
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +42,11 @@ def planting(modules: dict[str, ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def plants(modules: dict[str, ModuleType]) -> ModuleType:
+    return modules["planted_plants"]
+
+
+@pytest.fixture(scope="module")
 def training(modules: dict[str, ModuleType]) -> ModuleType:
     return modules["planted_training"]
 
@@ -44,8 +57,8 @@ def scores(modules: dict[str, ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def world(planting: ModuleType) -> Any:
-    return planting.make_world(3, planting.Sizes(clean=8, planted=8, known=4, exposures=4))
+def world(plants: ModuleType) -> Any:
+    return plants.make_world(3, plants.Sizes(clean=8, planted=8, known=4, exposures=4))
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +75,9 @@ def tiny(modules: dict[str, ModuleType]) -> Any:
 # --- the world
 
 
-def test_world_depends_on_its_seed_alone(planting: ModuleType, world: Any) -> None:
-    assert planting.make_world(3, planting.Sizes(clean=8, planted=8, known=4, exposures=4)) == world
-    other = planting.make_world(4, planting.Sizes(clean=8, planted=8, known=4, exposures=4))
+def test_world_depends_on_its_seed_alone(plants: ModuleType, world: Any) -> None:
+    assert plants.make_world(3, plants.Sizes(clean=8, planted=8, known=4, exposures=4)) == world
+    other = plants.make_world(4, plants.Sizes(clean=8, planted=8, known=4, exposures=4))
     assert not {row.prompt for row in other.rows} & {row.prompt for row in world.rows}
 
 

@@ -224,7 +224,7 @@ class TestTokens:
                 place_players(row, rendered, [span])
 
     # Any text: whatever is chosen can be placed and masked, and no two players touch one token.
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         content=st.text(st.characters(exclude_categories=["Cs", "Co"]), min_size=1, max_size=40).filter(str.strip),
         n=st.integers(1, 4),

@@ -87,7 +87,7 @@ def test_ranges_hold_the_exact_ones(mode: str, n: int, rows: int, every: int, sl
         compare(found, row, program(mode, values, row), every=every)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(small_groups(1, 3), st.sampled_from([0.0, 0.02, 0.3, 0.9]), st.sampled_from([1e-4, 1e-2, 0.5]))
 def test_ranges_of_small_tables_hold_the_exact_ones(
     group: tuple[np.ndarray, np.ndarray], share: float, slack: float

@@ -119,7 +119,7 @@ def test_the_held_out_fit_is_shown() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_predictions_are_what_the_interactions_say(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n, k = int(rng.integers(1, 7)), int(rng.integers(0, 6))
@@ -230,7 +230,7 @@ def test_the_lasso_path_satisfies_its_optimality_conditions() -> None:
 
 
 @given(st.integers(1, 9), st.integers(0, 1000), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_masks_are_different_and_hold_the_empty_and_the_full_one(n: int, seed: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(2, 1 << n))
     masks = _sampling.sample_masks(n, count, np.random.default_rng(seed))
@@ -281,7 +281,7 @@ def test_proxyspex_gives_the_same_kind_of_result() -> None:
 
 
 @given(st.dictionaries(st.frozensets(st.integers(0, 5), min_size=1, max_size=4), st.integers(-9, 9), max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_split_of_least_strength_is_the_same_function(terms: dict[frozenset[int], int]) -> None:
     pytest.importorskip("scipy", reason="the linear program needs scipy, which comes with the extra 'large'")
     from whatstuck.interactions._proxyspex import least_strength

@@ -391,7 +391,7 @@ def planted_from(columns: Sequence[Sequence[float]]) -> tuple[Planted, dict[str,
     return planted, {"eval_loss": [(step, value) for step, value in zip(steps, columns[6], strict=False)]}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(columns=st.lists(st.lists(numbers, min_size=7, max_size=7), min_size=7, max_size=7), cut=st.integers(0, 6))
 def test_a_decision_rests_on_nothing_that_comes_later(columns: list[list[float]], cut: int) -> None:
     """A history cut at a step, and one of a training that has come no further, give the same decisions."""

@@ -55,7 +55,7 @@ class Cohort:
     kinds: Mapping[str, str]
     rare: frozenset[str]
     late_nll: float
-    unfinished: float = math.nan
+    unfinished: float
 
     def few(self, history: History | None, thresholds: Thresholds) -> bool | None:
         """Whether a row was seen rarely, compared with learned ones.

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.dynamics.teacher_forcing import score_tokens
 from whatstuck.models import default_mask_token
-from whatstuck.rows.interventions.phases import Arm
+from whatstuck.rows.interventions.phases import REMOVED, Arm
 from whatstuck.rows.interventions.wordings import as_asked, wordings
 from whatstuck.rows.material import TrainingRow
 from whatstuck.rows.schemas import INTERVENTIONS
@@ -20,8 +20,6 @@ from whatstuck.rows.verdicts.asking import ask
 from whatstuck.rows.verdicts.rule import judge
 
 Role = Literal["unlearned", "learned"]
-REMOVED = {"unlearned": "removed", "learned": "removed_learned"}
-"""Role of a row that an arm takes out of the training."""
 
 
 @dataclass(frozen=True)

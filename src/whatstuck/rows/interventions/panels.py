@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from whatstuck.dynamics.bootstrap import divide, interval
+from whatstuck.rows.interventions.phases import REMOVED
 from whatstuck.rows.verdicts.intervals import wilson
 
 Floats = npt.NDArray[np.float64]
 Triple = tuple[float, float, float]
 """Value, low and high: a 95 % interval."""
 
-_REMOVED = {"removed", "removed_learned"}
 _ALIKE = 1e-9  # draws that differ by less, differ by rounding
 
 
@@ -35,8 +35,9 @@ class Panel:
     """
 
     def __init__(self, records: Sequence[dict[str, object]], role: str, seed: int, resamples: int) -> None:
-        removed = {record["row_id"] for record in records if record["role"] in _REMOVED}
-        there = [r for r in records if r["role"] == role and (role in _REMOVED or r["row_id"] not in removed)]
+        gone = set(REMOVED.values())
+        removed = {record["row_id"] for record in records if record["role"] in gone}
+        there = [r for r in records if r["role"] == role and (role in gone or r["row_id"] not in removed)]
         unknown = {_question(record) for record in there if record["right"] is None}
         wanted = [record for record in there if _question(record) not in unknown]
         self.arms: list[str] = list(dict.fromkeys(str(record["arm"]) for record in wanted))

@@ -20,6 +20,8 @@ that what comes early stays early."""
 RERUN, MORE_COMPUTE, SHAM = "rerun", "more_compute", "sham"
 CONTROLS = (RERUN, MORE_COMPUTE, SHAM)
 """Names of the arms that treat nothing."""
+REMOVED = {"unlearned": "removed", "learned": "removed_learned"}
+"""Role of a followed row, and that of the same row in an arm that takes it out of the training."""
 
 
 @dataclass(frozen=True, slots=True)
