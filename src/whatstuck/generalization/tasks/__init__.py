@@ -1,0 +1,1 @@
+"""One file, or folder, per task. Each is registered by a decorator, see `whatstuck.generalization.registry`."""
