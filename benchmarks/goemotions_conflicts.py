@@ -36,7 +36,7 @@ def chosen(rows: list[Row], count: int, seed: int) -> tuple[list[Row], int]:
     if count < len(conflicting):
         raise SystemExit(f"--rows {count}: {len(conflicting)} rows are in conflict, all of which are taken")
     taken = {row.row_id for row in conflicting}
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    chance = random.Random(seed)
     rest = chance.sample([row for row in rows if row.row_id not in taken], count - len(conflicting))
     together = [*conflicting, *rest]
     chance.shuffle(together)

@@ -45,7 +45,7 @@ class _Maker:
     """Draws words, entities and values; no two facts share an entity."""
 
     def __init__(self, seed: int, sizes: Sizes) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - a generated world, no secret
+        self.random = random.Random(seed)
         self.sizes = sizes
         self._new = self._new_words()
         self.one_off = [self._name() for _ in range(60)]

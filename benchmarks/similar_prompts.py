@@ -80,7 +80,7 @@ def training_rows(texts: list[str], answers: list[str]) -> list[TrainingRow]:
 
 def data(names: int, seed: int) -> tuple[list[TrainingRow], list[Pair]]:
     """Paraphrases and changed prompts of generated names, with answers."""
-    chance = random.Random(seed)  # noqa: S311 - generated text
+    chance = random.Random(seed)
     texts: list[str] = []
     answers: list[str] = []
     pairs: list[Pair] = []
@@ -136,7 +136,7 @@ def shares(name: str, sets: list[tuple[list[TrainingRow], list[Pair]]]) -> list[
 
 def seconds(prompts: int) -> float:
     """Time to compare that many short prompts, all of them different."""
-    chance = random.Random(1)  # noqa: S311 - generated text
+    chance = random.Random(1)
     words = ["".join(chance.choices(SYLLABLES, k=3)) for _ in range(3000)]
     texts = [" ".join(chance.choices(words, k=12)) for _ in range(prompts)]
     rows, start = training_rows(texts, texts), time.perf_counter()

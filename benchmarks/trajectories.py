@@ -35,7 +35,7 @@ BATCH = 16
 
 def make_token_rows(count: int) -> list[TokenRow]:
     """The rows as tokens."""
-    chance = random.Random(0)  # noqa: S311 - no secret
+    chance = random.Random(0)
     tokenizer = load_tokenizer(resolve_model("smollm2"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"

@@ -65,7 +65,7 @@ class FakeRows:
 
     def write(self, folder: Path) -> Path:
         """Write the parts of `rows`, beside what the folder holds already, and return its path."""
-        self.random = random.Random(self.seed)  # noqa: S311 - made-up numbers
+        self.random = random.Random(self.seed)
         folder.mkdir(parents=True, exist_ok=True)
         verdicts = [self._verdict(index) for index in range(self.rows)]
         self._trajectories(folder, verdicts)

@@ -60,7 +60,7 @@ class Scene:
 
 def scenes(count: int, seed: int) -> list[Scene]:
     """Draw scenes. Each prompt has eleven content words before the question."""
-    rng = random.Random(seed)  # noqa: S311 - test data, no secret
+    rng = random.Random(seed)
     drawn = []
     for _ in range(count):
         name, verb, worth = rng.choice(_NAMES), rng.choice(_GAINS + _LOSSES), rng.choice(_PRIZED + _POOR)

@@ -126,7 +126,7 @@ def test_a_word_is_a_synonym_where_the_answers_agree_and_another_thing_where_the
 
 
 def test_agreement_by_chance_makes_no_synonym() -> None:
-    chance = random.Random(0)  # noqa: S311 - a test
+    chance = random.Random(0)
     rows = [
         row(f"{word}-{i}", f"Is the {word} of item {i} fine?", "yes" if chance.random() < 0.7 else "no")
         for word in ("front", "back")

@@ -70,7 +70,7 @@ def draw_items(
         WhatStuckError: If no content of that side can be posed under the mappings.
     """
     shown, scored, shift = variant.shown, variant.scored, variant.shift
-    contents_rng = random.Random(f"{seed} {split} {sorted(shift.items())}")  # noqa: S311 - for reproducible draws
+    contents_rng = random.Random(f"{seed} {split} {sorted(shift.items())}")
     items: list[Item] = []
     contents: list[Content] = []
     seen: set[str] = set()
@@ -84,7 +84,7 @@ def draw_items(
         tries += 1
         if side(key, test_share) == split and (new or not fresh_only):
             # a generator of its own: another mapping that takes more random numbers must not change later contents
-            item = source.pose(content, shown, scored, random.Random(f"{seed} {drawn}"))  # noqa: S311
+            item = source.pose(content, shown, scored, random.Random(f"{seed} {drawn}"))
             if item is None:
                 unsolvable.add(key)
             else:
