@@ -25,6 +25,7 @@ BENCHMARKS = (
     "many_players",
     "probe_cost",
     "generating",
+    "variants",
     "trajectories",
 )
 _USER_ERRORS = ("WhatStuckError", "MissingExtraError")

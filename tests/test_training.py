@@ -23,7 +23,7 @@ import helpers
 from whatstuck.datasets import read_rows, render
 from whatstuck.errors import MissingExtraError, WhatStuckError
 from whatstuck.models import find_checkpoints, trainer_metrics
-from whatstuck.training import TrainConfig, _trainer, dense_steps, plan_training, train_model
+from whatstuck.training import TrainConfig, _saving, _trainer, dense_steps, plan_training, train_model
 from whatstuck.training import sft as sft_module
 from whatstuck.training._data import prepare
 from whatstuck.training.schedule import DenseCheckpoints
@@ -250,7 +250,7 @@ def test_an_interruption_while_saving_leaves_whole_checkpoints(
     assert not (out / ".partial").exists()
     (out / "checkpoint-3").mkdir()  # what a trainer without staging leaves when it is killed
     (out / "checkpoint-3" / "adapter_config.json").write_text("{", encoding="utf-8")
-    assert sft_module._resume_point(out) == out / "checkpoint-2"
+    assert _saving.resume_point(out) == out / "checkpoint-2"
 
 
 def test_a_finished_training_is_not_done_again(lora: Done, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from whatstuck.errors import WhatStuckError
 
 if TYPE_CHECKING:
     from whatstuck import stopping
-    from whatstuck.api import compare, find_unlearned, intervene, track, train
+    from whatstuck.api import compare, find_unlearned, generalize, intervene, track, train
     from whatstuck.interactions.extraction import Interactions, extract_interactions
     from whatstuck.interactions.game import LanguageModelGame
     from whatstuck.interactions.interop import from_shapiq, to_interaction_values, to_parquet, to_shapiq
@@ -34,6 +34,7 @@ _WHERE = {
     "find_unlearned": "whatstuck.api",
     "fit_interactions": "whatstuck.interactions.sampled",
     "from_shapiq": "whatstuck.interactions.interop",
+    "generalize": "whatstuck.api",
     "intervene": "whatstuck.api",
     "load_run": "whatstuck.results",
     "to_interaction_values": "whatstuck.interactions.interop",
@@ -58,6 +59,7 @@ __all__ = [
     "find_unlearned",
     "fit_interactions",
     "from_shapiq",
+    "generalize",
     "intervene",
     "load_run",
     "stopping",

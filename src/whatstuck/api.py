@@ -94,6 +94,37 @@ def intervene(run: str | Path | Run, cause: str, **settings: Any) -> dict[str, A
     return found
 
 
+def generalize(
+    model: str | Path,
+    checkpoints: str | Path | Sequence[str | Path],
+    task: str | Path,
+    out: str | Path,
+    **settings: Any,
+) -> Run:
+    """Ask checkpoints a task in other wordings, under other instructions, and in harder cases: the verb `generalize`.
+
+    Args:
+        model: The untouched model: a folder, a GGUF file, or a short name such as `"smollm2"`.
+        checkpoints: Globs or folders of the checkpoints of one training; an empty list asks the untouched model alone.
+        task: A task by name, such as `"sokoban"`, or a YAML file of your own.
+        out: The run folder; it may be that of `track` or `rows`.
+        **settings: Fields of `whatstuck.generalization.settings.GeneralizeSettings`, such as `arm="diverse"`,
+            `items=300`, `temperature=0.5`.
+
+    Returns:
+        The run, with `generalization`.
+
+    Raises:
+        WhatStuckError: With one line that says what is wrong and what to do.
+    """
+    from whatstuck.generalization.generalizing import generalize as ask_variants
+    from whatstuck.generalization.settings import GeneralizeSettings
+
+    patterns = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
+    values = {"model": str(model), "checkpoints": [str(p) for p in patterns], "task": str(task), "out": out}
+    return Run(ask_variants(GeneralizeSettings.read(**values, **settings)))
+
+
 def compare(
     runs: Sequence[str | Path | Run], out: str | Path = "compare.html", *, text: bool = True, seed: int = 0
 ) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class Run:
     """A run folder, read only.
 
     Args:
-        path: The folder that `whatstuck track --out` or `whatstuck rows --out` wrote.
+        path: The folder that `whatstuck track`, `whatstuck rows` or `whatstuck generalize` wrote with --out.
 
     Raises:
         WhatStuckError: If there is no run in it.
@@ -82,6 +82,12 @@ class Run:
             raise WhatStuckError(f"{self.path} holds no interventions: run `whatstuck intervene {self.path}`")
         return read_table(path)
 
+    @property
+    def generalization(self) -> pa.Table:
+        """Success and validity of every arm, variant and step of the task, with intervals and chance."""
+        self._need("generalize")
+        return read_table(self.path / "generalization.parquet")
+
     def trajectories(self, step: int) -> pa.Table:
         """How every training row was doing at a step.
 
@@ -122,7 +128,9 @@ class Run:
 
     def _need(self, verb: str) -> None:
         if verb not in self.manifest:
-            made = " and ".join(f"`whatstuck {name}`" for name in ("track", "rows") if name in self.manifest)
+            made = " and ".join(
+                f"`whatstuck {name}`" for name in ("track", "rows", "generalize") if name in self.manifest
+            )
             raise WhatStuckError(
                 f"{self.path} was not made by `whatstuck {verb}` but by {made or 'no finished verb'}: "
                 f"run `whatstuck {verb} --out {self.path}` first"
@@ -141,7 +149,7 @@ def load_run(path: str | Path) -> Run:
     """Open a run folder.
 
     Args:
-        path: The folder that `whatstuck track --out` or `whatstuck rows --out` wrote.
+        path: The folder that `whatstuck track`, `whatstuck rows` or `whatstuck generalize` wrote with --out.
 
     Raises:
         WhatStuckError: If there is no run in it.

@@ -10,7 +10,7 @@ import sys
 from whatstuck.cli.base import app
 
 # in the order in which the help shows them
-for _verbs in ("training", "tracking", "rows", "showing"):
+for _verbs in ("training", "tracking", "rows", "generalization", "diversifying", "showing"):
     importlib.import_module(f"whatstuck.cli.{_verbs}")
 
 __all__ = ["app", "main"]

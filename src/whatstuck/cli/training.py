@@ -37,6 +37,9 @@ def train(  # noqa: PLR0913 - one flag each
         float | None, typer.Option(help="Peak learning rate. (default: 1e-4 LoRA, 2e-5 full)")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Train all weights instead of LoRA.")] = False,
+    objective: Annotated[
+        str | None, typer.Option(help="sft, dft, sed, eaft, asft, kl or l2; see docs/objectives.md. (default: sft)")
+    ] = None,
     columns: ColumnsOption = None,
     labels: LabelsOption = None,
     instruction: InstructionOption = None,
@@ -82,6 +85,7 @@ def train(  # noqa: PLR0913 - one flag each
         save_steps=save_steps,
         learning_rate=learning_rate,
         use_peft=False if full else None,
+        objective=objective,
         columns=words(columns),
         labels=labels,
         instruction=instruction,

@@ -7,10 +7,10 @@ agree about it without knowing of each other.
 import hashlib
 import random
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 from whatstuck.errors import WhatStuckError
-from whatstuck.generalization.task import Content, Item, Source, Split, Variant
+from whatstuck.generalization.task import Content, Item, Listed, Source, Split, Variant
 
 TEST_SHARE = 0.5
 """Share of contents that are for tests. Half, since small tasks have few: 235 hands of three cards have a face."""
@@ -64,11 +64,14 @@ def draw_items(
         test_share: Share of contents that are for tests.
 
     Returns:
-        The items; fewer than `count` never.
+        The items; fewer than `count` only of a source that has no more (`Listed`). There, the side is what the source
+        says, and no content comes twice.
 
     Raises:
         WhatStuckError: If no content of that side can be posed under the mappings.
     """
+    if isinstance(source, Listed):
+        return _draw_listed(source, count, split=split, variant=variant, seed=seed)
     shown, scored, shift = variant.shown, variant.scored, variant.shift
     contents_rng = random.Random(f"{seed} {split} {sorted(shift.items())}")
     items: list[Item] = []
@@ -101,3 +104,28 @@ def draw_items(
                 )
             tries, fresh_only = 0, False
     return Drawn(tuple(items), tuple(contents), len(unsolvable), len(seen))
+
+
+def _draw_listed(source: Any, count: int, *, split: Split, variant: Variant, seed: int) -> Drawn[Any, Any]:
+    """Contents of a list in an order by the seed, until there are enough of them."""
+    shown, scored = variant.shown, variant.scored
+    listed = list(source.contents(split, variant.shift))
+    random.Random(f"{seed} {split} {sorted(variant.shift.items())}").shuffle(listed)
+    items: list[Any] = []
+    contents: list[Any] = []
+    unsolvable: set[str] = set()
+    for number, content in enumerate(listed):
+        if len(items) == count:
+            break
+        item = source.pose(content, shown, scored, random.Random(f"{seed} {number}"))
+        if item is None:
+            unsolvable.add(source.key(content))
+        else:
+            items.append(item)
+            contents.append(content)
+    if not items:
+        raise WhatStuckError(
+            f"variant {variant.name!r} has no item on the {split} side: "
+            + ("none of its rows can be decided under the mappings" if listed else "the task's file has no such rows")
+        )
+    return Drawn(tuple(items), tuple(contents), len(unsolvable), len({source.key(content) for content in contents}))

@@ -44,6 +44,22 @@ def make_task(name: str, **options: Any) -> Task[Any, Any, Any]:
     Raises:
         WhatStuckError: If there is none of that name, or it does not take the options.
     """
+    maker = maker_of(name)
+    try:
+        return maker(**options)
+    except TypeError as error:
+        raise WhatStuckError(f"task {name!r}: {error}") from error
+
+
+def maker_of(name: str) -> Maker:
+    """What makes a task; its keyword arguments are the task's options.
+
+    Args:
+        name: Of ours or of an entry point.
+
+    Raises:
+        WhatStuckError: If there is none of that name.
+    """
     _load_ours()
     maker = _MAKERS.get(name)
     if maker is None:
@@ -51,10 +67,7 @@ def make_task(name: str, **options: Any) -> Task[Any, Any, Any]:
             maker = point.load()
     if maker is None:
         raise WhatStuckError(f"unknown task {name!r}: use {', '.join(task_names())}, or a YAML file of your own")
-    try:
-        return maker(**options)
-    except TypeError as error:
-        raise WhatStuckError(f"task {name!r}: {error}") from error
+    return maker
 
 
 def _load_ours() -> None:

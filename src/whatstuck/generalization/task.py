@@ -5,15 +5,16 @@ that is *Fake*, which tells a model that cannot do the task from one that ignore
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from whatstuck.generalization.mapping import InstructionMapping
 
 Content = TypeVar("Content")
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Content_co = TypeVar("Content_co", covariant=True)
 Item_co = TypeVar("Item_co", covariant=True)
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -42,6 +43,14 @@ class Source(Protocol[Content, Item_co]):
 
         Where they differ, no answer to the item is right under both.
         """
+
+
+@runtime_checkable
+class Listed(Protocol[Content_co]):
+    """A source that has so many contents and no more, such as a file of rows; it says itself which are for tests."""
+
+    def contents(self, split: Split, shift: Mapping[str, Any]) -> Sequence[Content_co]:
+        """All contents of one side."""
 
 
 class Prompt(Protocol[Item_contra]):
@@ -136,6 +145,8 @@ class Task(Generic[Content, Item, Answer]):
         step: For tasks of several turns: `(item, scored, answer) -> the next item, or None when it is solved`; a
             reply that is not valid changes nothing.
         turns: Most turns of an episode.
+        identity: Hash of the files that it was made of; empty where there are none.
+        notes: What a reader of its results should know, such as rows that were left out; a sentence each.
     """
 
     name: str
@@ -152,3 +163,5 @@ class Task(Generic[Content, Item, Answer]):
     longest_thought: int = 256
     step: Callable[[Item, InstructionMapping, Answer], Item | None] | None = None
     turns: int = 30
+    identity: str = ""
+    notes: tuple[str, ...] = ()

@@ -13,16 +13,17 @@ What models without a cache that can branch do instead stands in `reading`.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.interactions.masked import DEFAULT_MEMORY_LIMIT
+from whatstuck.models.prefixes import shared_batches
 from whatstuck.models.reading import Texts, batches
 from whatstuck.progress import Task
 
@@ -44,6 +45,7 @@ class Decoding:
         greedy: Whether the most likely answer is wanted as well.
         memory_limit: Bytes for keys, values and probabilities of a batch, on top of the weights; at least one prompt
             is answered at a time.
+        share_prefixes: Compute what prompts begin with in common once. The same up to rounding; batches are others.
     """
 
     max_new_tokens: int
@@ -54,6 +56,7 @@ class Decoding:
     temperature: float = 1.0
     greedy: bool = True
     memory_limit: int = DEFAULT_MEMORY_LIMIT
+    share_prefixes: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.samples < 0 or self.first_sample < 0 or not self.temperature > 0:
@@ -94,6 +97,22 @@ def seed_of(seed: int, *names: str) -> int:
     return int.from_bytes(hashlib.blake2b(repr((seed, *names)).encode(), digest_size=8).digest(), "little")
 
 
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end: str) -> frozenset[int]:
+    """Tokens that end an answer: end of text, what the model's own configuration names, and an end of turn.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        end: The end of turn as text; of several tokens, it must be looked for in the answer.
+    """
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    stops = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
+    tokens: list[int] = tokenizer(end, add_special_tokens=False)["input_ids"]
+    if len(tokens) == 1:
+        stops |= set(tokens)
+    return frozenset(stop for stop in stops if isinstance(stop, int))
+
+
 @torch.inference_mode()
 def generate(
     model: PreTrainedModel,
@@ -130,10 +149,9 @@ def generate(
     if not (decoding.samples or decoding.greedy):
         return [Answers(None, ()) for _ in prompts]
     answers: dict[int, Answers] = {}
-    branches, limit = decoding.samples + decoding.greedy, decoding.memory_limit
-    for members in batches(model, prompts, branches=branches, growth=decoding.max_new_tokens, memory_limit=limit):
+    for members, shared in _batches(model, prompts, decoding):
         found = _Tree(
-            Texts(model, [prompts[i] for i in members], decoding.pad_token_id),
+            Texts(model, [prompts[i] for i in members], decoding.pad_token_id, shared=shared),
             decoding,
             [seeds[i] if seeds is not None else 0 for i in members],
             [limits[i] for i in members],
@@ -142,6 +160,19 @@ def generate(
         if progress is not None:
             progress.advance(len(members))
     return [answers[i] for i in range(len(prompts))]
+
+
+def _batches(
+    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], decoding: Decoding
+) -> Iterator[tuple[list[int], int]]:
+    """Prompts that are answered together, and how many first tokens of them are computed once."""
+    branches, limit = decoding.samples + decoding.greedy, decoding.memory_limit
+    growth = decoding.max_new_tokens
+    if decoding.share_prefixes:
+        yield from shared_batches(model, prompts, branches=branches, growth=growth, memory_limit=limit)
+    else:
+        for members in batches(model, prompts, branches=branches, growth=growth, memory_limit=limit):
+            yield members, 0
 
 
 class _Tree:

@@ -24,12 +24,14 @@ from whatstuck.interactions.masked import DEFAULT_MEMORY_LIMIT, Sizes, accepted_
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 64  # prompts; more do not make a product faster
-_BATCH_TOKENS = 8192  # of prompts, padding included
+BATCH = 64
+"""Prompts of a batch; more do not make a product faster."""
+BATCH_TOKENS = 8192
+"""Tokens of a batch, padding included."""
 _SLACK = 1.3  # a layer's keys and values are there twice while they grow
 
-_Way = Literal["padded", "equal lengths", "no cache"]
-_known: WeakKeyDictionary[PreTrainedModel, _Way] = WeakKeyDictionary()
+Way = Literal["padded", "equal lengths", "no cache"]
+_known: WeakKeyDictionary[PreTrainedModel, Way] = WeakKeyDictionary()
 
 
 def batches(
@@ -49,19 +51,24 @@ def batches(
         growth: The most tokens that each may grow by.
         memory_limit: Bytes for keys, values and logits; at least one prompt is in a batch.
     """
-    way, size = _way(model), Sizes.of(model)
+    way = way_of(model)
     batch: list[int] = []
     for index in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
         width = len(prompts[batch[0]]) if batch else 0
-        branch = int(_SLACK * size.cache * (width + growth)) + 2 * size.element * size.vocabulary
-        full = len(batch) >= _BATCH or (len(batch) + 1) * width > _BATCH_TOKENS
-        full = full or (len(batch) + 1) * branches * branch > memory_limit
+        full = len(batch) >= BATCH or (len(batch) + 1) * width > BATCH_TOKENS
+        full = full or (len(batch) + 1) * branches * bytes_of_branch(model, width + growth) > memory_limit
         if batch and (full or (way != "padded" and len(prompts[index]) != width)):
             yield batch
             batch = []
         batch.append(index)
     if batch:
         yield batch
+
+
+def bytes_of_branch(model: PreTrainedModel, tokens: int) -> int:
+    """What a text of that length takes while it grows: keys, values and logits."""
+    size = Sizes.of(model)
+    return int(_SLACK * size.cache * tokens) + 2 * size.element * size.vocabulary
 
 
 class Texts:
@@ -71,6 +78,8 @@ class Texts:
         model: A causal language model in eval mode.
         prompts: Tokens of each, at least one; of one batch of `batches`.
         pad_token_id: Any token id; padding is masked out.
+        shared: First tokens that all prompts have in common and that are computed once, fewer than the shortest has;
+            see `prefixes` for when that changes nothing.
 
     Attributes:
         logits: Of the next token of each text, `(texts, vocabulary)`.
@@ -79,17 +88,29 @@ class Texts:
         WhatStuckError: If the model gives NaN.
     """
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], pad_token_id: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], pad_token_id: int, *, shared: int = 0
+    ) -> None:
         self._model = model
+        self._cache = None if way_of(model) == "no cache" else DynamicCache(config=model.config)
+        shared = 0 if self._cache is None else shared
         width = max(len(prompt) for prompt in prompts)
         ids = torch.full((len(prompts), width), pad_token_id)
         self._mask = torch.zeros_like(ids)
+        self._mask[:, :shared] = 1  # what is not shared is padded on its left, which may be in the middle
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            self._mask[row, width - len(prompt) :] = 1
+            rest = width - len(prompt) + shared
+            ids[row, rest:] = torch.tensor(prompt[shared:])
+            self._mask[row, rest:] = 1
         ids, self._mask = ids.to(model.device), self._mask.to(model.device)
-        self._cache = None if _way(model) == "no cache" else DynamicCache(config=model.config)
         self._ids = ids
+        if shared and self._cache is not None:
+            first, every = torch.tensor([prompts[0][:shared]], device=model.device), self._mask
+            self._mask = torch.ones_like(first)
+            self._read(first)
+            self._mask = every
+            self._cache.batch_repeat_interleave(len(prompts))
+            ids = ids[:, shared:]
         self.logits = self._read(ids)
 
     def branch(self, parents: Sequence[int], tokens: Sequence[int]) -> None:
@@ -149,7 +170,7 @@ def next_log_probabilities(
     return [found[i] for i in range(len(prompts))]
 
 
-def _way(model: PreTrainedModel) -> _Way:
+def way_of(model: PreTrainedModel) -> Way:
     """How texts go through this model."""
     if model not in _known:
         layers = DynamicCache(config=model.config).layers

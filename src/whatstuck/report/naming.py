@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _TEXTS = ("instruction",)  # settings that are text of every row
-_PATHS = ("labels", "checker", "judge")  # settings that are a file, or `file:function`
+_PATHS = ("labels", "checker", "judge", "task")  # settings that may be a file, or `file:function`
 # folders in front of a name; not the slash of a web address, of a closing tag or of "and/or"
 _FOLDERS = re.compile(r"(?<![\w.:/\\<])(?:[A-Za-z]:)?[/\\](?:[^\s/\\<>\"'“”]+[/\\])+")
 

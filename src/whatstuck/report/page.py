@@ -8,14 +8,20 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from whatstuck.report.reading import SETS, Run, read_manifest, read_run
+from whatstuck.report.reading_generalization import (
+    GeneralizationRun,
+    generalization_finished,
+    read_generalization_run,
+)
 from whatstuck.report.reading_rows import RowsRun, read_rows_run, rows_finished
-from whatstuck.report.sections import changes, interventions, prompt, ratios, rows, trust, verdict
+from whatstuck.report.sections import changes, generalization, interventions, prompt, ratios, rows, trust, verdict
 from whatstuck.report.templating import environment, style, write_page
 from whatstuck.report.words import PLAIN_NAMES
 
 FILE_NAME = "report.html"
 
-Part = Literal["track", "rows", "interventions"]
+Part = Literal["track", "rows", "interventions", "generalize"]
+VERBS: tuple[Part, ...] = ("track", "rows", "generalize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,20 @@ SECTIONS = (
     Section("track", "prompt", "One prompt", "One prompt taken apart", prompt.build),
     Section("rows", "rows", "Rows", "Rows that did not stick", rows.build),
     Section("interventions", "interventions", "Treatments", "What makes them stick", interventions.build),
+    Section(
+        "generalize",
+        "generalization",
+        "Other wording",
+        "Does it survive other wording and harder cases?",
+        generalization.build,
+    ),
     Section("track", "trust", "Trust", "How far to trust this page", trust.build),
 )
 
 PAPERS: dict[Part, str] = {
     "track": "Interactions after arXiv 2605.17967.",
     "rows": "Causes after arXiv 2604.10079.",
+    "generalize": "Generalization after arXiv 2510.00237.",
 }
 
 
@@ -68,18 +82,37 @@ def make_page(run: Path, *, text: bool = True) -> str:
     """The page as a string; see `write_report`."""
     folder = Path(run)
     manifest = read_manifest(folder)
-    begun = [verb for verb in ("track", "rows") if verb in manifest]
-    done = {"track": (folder / "verdict.json").exists(), "rows": rows_finished(manifest)}
+    begun = [verb for verb in VERBS if verb in manifest]
+    done = {
+        "track": (folder / "verdict.json").exists(),
+        "rows": rows_finished(manifest),
+        "generalize": generalization_finished(folder, manifest),
+    }
     # one part that is not finished must not hide the other; without any, the reader says what is missing
     finished = [verb for verb in begun if done[verb]] or begun[:1] or ["track"]
     track_run = read_run(folder) if "track" in finished else None
     rows_run = read_rows_run(folder, manifest) if "rows" in finished else None
-    return _render(track_run, rows_run, [verb for verb in begun if verb not in finished], text=text)
+    asked_run = read_generalization_run(folder, manifest) if "generalize" in finished else None
+    return _render(track_run, rows_run, asked_run, [verb for verb in begun if verb not in finished], text=text)
 
 
-def _render(track_run: Run | None, rows_run: RowsRun | None, unfinished: Sequence[str], *, text: bool) -> str:
+def _render(
+    track_run: Run | None,
+    rows_run: RowsRun | None,
+    asked_run: GeneralizationRun | None,
+    unfinished: Sequence[str],
+    *,
+    text: bool,
+) -> str:
     treated = rows_run if rows_run is not None and rows_run.interventions else None
-    found: dict[Part, Run | RowsRun | None] = {"track": track_run, "rows": rows_run, "interventions": treated}
+    found: dict[Part, Run | RowsRun | GeneralizationRun | None] = {
+        "track": track_run,
+        "rows": rows_run,
+        "interventions": treated,
+        "generalize": asked_run,
+    }
+    runs = [run for run in (track_run, rows_run, asked_run) if run is not None]
+    sheets = [name for name, run in (("rows.css", rows_run), ("generalization.css", asked_run)) if run is not None]
     templates = environment()
     templates.globals.update(names=PLAIN_NAMES, sets=SETS, text=text)
     shown = [section for section in SECTIONS if found[section.part] is not None]
@@ -89,10 +122,10 @@ def _render(track_run: Run | None, rows_run: RowsRun | None, unfinished: Sequenc
         content = template.render(section.build(found[section.part], text=text), first=section is shown[0])
         parts.append((section, Markup(content)))  # noqa: S704 - escaped by the template
     return templates.get_template("page.html.j2").render(
-        style=style("page.css", *(("rows.css",) if rows_run else ())),
+        style=style("page.css", *sheets),
         sections=parts,
-        name=(track_run or rows_run).name,  # type: ignore[union-attr] # one of them is there
-        model=track_run.track["model"]["name"] if track_run else rows_run.model if rows_run else "",
+        name=runs[0].name,
+        model=next((run.model for run in runs if run.model), ""),
         unfinished=unfinished,
         imprecise=trust.imprecise(track_run) if track_run else "",
         rows_imprecise=trust.coarse(rows_run.about) if rows_run else "",

@@ -66,6 +66,11 @@ class Run:
     heldout_rows: Mapping[str, int]
 
     @property
+    def model(self) -> str:
+        """Name of the model under study."""
+        return str(self.track["model"]["name"])
+
+    @property
     def before(self) -> int:
         """The first checkpoint, normally the untouched model."""
         return self.steps[0]

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from whatstuck.errors import WhatStuckError, require
+from whatstuck.training.objectives import Objective, find_objective
 
 _ALIASES = {
     "model_name_or_path": "model",
@@ -83,6 +84,9 @@ class TrainConfig(BaseModel):
         lora_dropout: Dropout on its input.
         lora_target_modules: Names of the layers that get one.
         learning_rate: Peak learning rate; by default 1e-4 for LoRA and 2e-5 for all weights.
+        objective: What is minimized: `sft` (cross-entropy), `dft`, `sed`, `eaft`, `asft`, `kl` or `l2`; see
+            docs/objectives.md. `eval_loss` is cross-entropy whatever it is, so that it compares checkpoints.
+        objective_options: Its options, such as `weight`; every objective takes `per_sequence`.
         order: JSON list of row ids: every row that is trained, in that order, once through; a row that stands there
             twice is trained twice. It takes the place of shuffling and of the number of epochs or steps.
         resample: `forgotten`: rows that were right once and are wrong are drawn twice or four times as often until the
@@ -118,6 +122,8 @@ class TrainConfig(BaseModel):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_target_modules: str | list[str] = "all-linear"
     learning_rate: float | None = Field(default=None, gt=0)
+    objective: str = "sft"
+    objective_options: dict[str, Any] = {}
     order: Path | None = None
     resample: Literal["forgotten", "random"] | None = None
     resample_every: int | None = Field(default=None, ge=1)
@@ -142,7 +148,19 @@ class TrainConfig(BaseModel):
             raise ValueError("resample draws row by row: leave dataloader_num_workers out")
         if self.run is not None and self.heldout == 0:
             raise ValueError("a training without held-out rows cannot be probed: leave heldout=0 or run out")
+        self._check_objective()
         return self
+
+    def _check_objective(self) -> None:
+        find_objective(self.objective, self.objective_options)
+        extra = self.model_extra or {}
+        if self.objective != "sft" and "loss_type" in extra:
+            raise ValueError("loss_type and objective say the same thing: leave loss_type out")
+        if self.own_objective() is not None:
+            if extra.get("loss_type", "nll") == "dft":
+                raise ValueError("loss_type=dft has no options: give objective=dft instead")
+            if extra.get("label_smoothing_factor"):
+                raise ValueError(f"label_smoothing_factor is part of no objective but sft ({self.objective} is asked)")
 
     @classmethod
     def read(cls, values: "TrainConfig | Mapping[str, Any]") -> "TrainConfig":
@@ -171,7 +189,20 @@ class TrainConfig(BaseModel):
 
     def fixed(self) -> dict[str, Any]:
         """The settings that make a training what it is, as JSON values: a changed one is refused."""
-        return self.model_dump(mode="json", exclude=_FREE)
+        found = self.model_dump(mode="json", exclude=_FREE)
+        found["objective_options"] = find_objective(self.objective, self.objective_options).model_dump()
+        if self.own_objective() is None and self.objective == "sft":  # as in records that know no objectives
+            del found["objective"], found["objective_options"]
+        return found
+
+    def own_objective(self) -> Objective | None:
+        """The objective, where TRL has no loss of its own for it."""
+        objective = find_objective(self.objective, self.objective_options)
+        if objective.per_sequence:
+            return objective
+        if objective.name == "sft" or (objective.name == "dft" and "loss_type" in trl_fields()):
+            return None
+        return objective
 
     def sft_config(self, out: Path) -> Any:
         """TRL's SFTConfig for this training.
@@ -208,6 +239,8 @@ class TrainConfig(BaseModel):
             "eval_strategy": "no",
             "disable_tqdm": True,  # the bar is ours
         }
+        if self.objective == "dft" and self.own_objective() is None:
+            ours["loss_type"] = "dft"
         if self.order is not None:
             ours |= {"num_train_epochs": 1, "max_steps": -1}
         accepted = {name: value for name, value in extra.items() if name not in _REFUSED}

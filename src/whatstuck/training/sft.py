@@ -27,7 +27,7 @@ from whatstuck.live import WhatStuckCallback
 from whatstuck.live.schedule import dense_steps
 from whatstuck.models import fingerprint, load_model, load_tokenizer, resolve_model
 from whatstuck.runs import Json, RunFolder, file_hash, versions, write_json
-from whatstuck.training import _trainer
+from whatstuck.training import _saving, _trainer
 from whatstuck.training._data import Prepared, prepare
 from whatstuck.training.config import TrainConfig
 from whatstuck.training.schedule import total_steps
@@ -119,7 +119,7 @@ def plan_training(config: TrainConfig | Mapping[str, Any]) -> Json:
 def _run(settings: TrainConfig, base: Path, record: Json) -> None:
     """Train from the last checkpoint, or from the start."""
     out = settings.out
-    resume = _resume_point(out)
+    resume = _saving.resume_point(out)
     start = time.monotonic()
     tokenizer = load_tokenizer(base)
     rows = prepare(settings, tokenizer, positions=positions_of(base))
@@ -133,6 +133,9 @@ def _run(settings: TrainConfig, base: Path, record: Json) -> None:
     write_json(out / RECORD, record)
     probe = None if settings.run is None else _probe(settings, base, record["checkpoints"])
     trainer = _trainer.make_trainer(settings, arguments, load_model(base), tokenizer, rows, probe)
+    if trainer.learner is not None:  # with what was found, such as a threshold
+        record["objective"] = {"name": settings.objective, **trainer.learner.objective.model_dump()}
+        write_json(out / RECORD, record)
     logger.info(
         "%s: %d rows, %d held out, %d steps",
         f"training goes on from {resume.name}" if resume else "training",
@@ -144,11 +147,11 @@ def _run(settings: TrainConfig, base: Path, record: Json) -> None:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         trainer.progress.close()
-        shutil.rmtree(out / _trainer.STAGING, ignore_errors=True)
+        shutil.rmtree(out / _saving.STAGING, ignore_errors=True)
         record["seconds"] = round(record["seconds"] + time.monotonic() - start, 1)
         write_json(out / RECORD, record)
     write_json(out / RECORD, record | {"finished": True})
-    _trainer.forget_resume_files(out)
+    _saving.forget_resume_files(out)
 
 
 def _probe(settings: TrainConfig, base: Path, steps: Sequence[int]) -> WhatStuckCallback:
@@ -246,23 +249,6 @@ def _refuse_changes(out: Path, record: Json, identity: Json) -> None:
         raise WhatStuckError(
             f"{out} was made with other settings ({'; '.join(changed)}): keep them, or give another out"
         )
-
-
-def _resume_point(out: Path) -> Path | None:
-    """The newest checkpoint, if there is any.
-
-    Raises:
-        WhatStuckError: If it has no optimizer state, because a newer one was deleted.
-    """
-    checkpoints = _trainer.whole_checkpoints(out)
-    if not checkpoints:
-        return None
-    if not _trainer.can_resume(checkpoints[-1]):
-        raise WhatStuckError(
-            f"{checkpoints[-1]} has no optimizer state, since a newer checkpoint was deleted: delete the folder {out} "
-            "to train again, or give another out"
-        )
-    return checkpoints[-1]
 
 
 # --- cost

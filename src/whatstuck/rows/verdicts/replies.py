@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.datasets import Row
 from whatstuck.datasets.turns import TurnEnds
-from whatstuck.models.generating import Continuation, Decoding, generate
+from whatstuck.models.generating import Continuation, Decoding, generate, stop_ids
 from whatstuck.progress import Task
 
 _MORE_TOKENS = 8  # than the gold answer has: what goes on behind it is another answer
@@ -129,15 +129,8 @@ class Respondent:
         return longest if self.positions is None else min(longest, self.positions - len(question.prompt_ids))
 
     def _stops(self, row: Row) -> frozenset[int]:
-        stops = {self.tokenizer.eos_token_id}
-        configured = getattr(self.model.generation_config, "eos_token_id", None)
-        stops |= set(configured) if isinstance(configured, list) else {configured}
-        end: list[int] = self.tokenizer(self._turn_end(row), add_special_tokens=False)["input_ids"]
-        if len(end) == 1:  # an end of several tokens is found in the text
-            stops |= set(end)
-        if self._ends_at_break(row):
-            stops |= self._line_breaks()
-        return frozenset(stop for stop in stops if isinstance(stop, int))
+        stops = stop_ids(self.model, self.tokenizer, self._turn_end(row))  # an end of several is found in the text
+        return stops | self._line_breaks() if self._ends_at_break(row) else stops
 
     def _ends_at_break(self, row: Row) -> bool:
         return not self.is_chat(row) and "\n" not in row.completion.rstrip()

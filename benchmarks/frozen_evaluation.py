@@ -1,0 +1,104 @@
+"""Success and validity of an arm's checkpoints on every variant, in one small file per arm.
+
+Curves take 50 items a cell; the first and the last step take 300, and only they are reported. No checkpoint is ever
+chosen by a column that is reported.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whatstuck.files import whole
+from whatstuck.generalization.cells import Asking, make_cell
+from whatstuck.generalization.evaluating import evaluate
+from whatstuck.generalization.statistics import cell_rows
+from whatstuck.generalization.task import Task
+from whatstuck.models import CheckpointedModel, find_checkpoints, load_tokenizer
+
+ITEMS = 300
+CURVE_ITEMS = 50
+
+Row = dict[str, Any]
+
+
+def evaluate_arm(
+    part: Path,
+    base: Path,
+    checkpoints: Path,
+    task: Task[Any, Any, Any],
+    *,
+    arm: str,
+    about: Row,
+    asking: Asking | None = None,
+) -> list[Row]:
+    """Evaluate all checkpoints of an arm, unless that is done.
+
+    Args:
+        part: File of the result.
+        base: The model before fine-tuning.
+        checkpoints: Folder of `checkpoint-N`.
+        task: The task, as the arm was trained: with thoughts or without.
+        arm: Its name.
+        about: What else the rows should say, such as the seed of the training; items are the same for all.
+        asking: How it is asked; 300 items, the most likely reply.
+
+    Returns:
+        Rows of `schemas.GENERALIZATION`, with what else was given.
+    """
+    if part.exists():
+        return [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+    tokenizer = load_tokenizer(base)
+    found = find_checkpoints([str(checkpoints)])
+    asking = replace(asking or Asking(), items=ITEMS, thought="thought" in arm)
+    cells = [make_cell(task, variant, asking, tokenizer) for variant in task.variants]
+    models = CheckpointedModel(base, device=torch.device("cpu"), dtype=torch.float32)
+    steps = {checkpoint.step: checkpoint for checkpoint in found}
+    rows: list[Row] = []
+    for step in sorted({0, *steps}):
+        with models.at(steps.get(step)) as model:
+            for cell in cells:
+                asked = cell if step in (0, max(steps)) else cell.some(CURVE_ITEMS)
+                records = evaluate(model, tokenizer, asked)
+                rows += cell_rows(
+                    records, task=task.name, arm=arm, variant=cell.variant, step=step, unsolvable=cell.unsolvable
+                )
+    rows = [row | about for row in rows]
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with whole(part) as temporary:
+        temporary.write_text("".join(json.dumps(rounded(row)) + "\n" for row in rows), encoding="utf-8")
+    return rows
+
+
+def rounded(row: Row) -> Row:
+    """Numbers to four places."""
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def line_of(rows: Sequence[Row], **about: Any) -> dict[str, Any]:
+    """Success and validity per arm and variant, at step 0 and at the last step; Fake is a variant."""
+    last = max(row["step"] for row in rows)
+    return about | {
+        "last_step": last,
+        "arms": {
+            arm: {
+                row["variant"]: {
+                    "success": [row["success"], row["low"], row["high"]],
+                    "validity": [row["validity"], row["validity_low"], row["validity_high"]],
+                    "at_step_0": [_first(rows, row)["success"], _first(rows, row)["validity"]],
+                }
+                for row in map(rounded, rows)
+                if row["arm"] == arm and row["step"] == last
+            }
+            for arm in dict.fromkeys(row["arm"] for row in rows)
+        },
+    }
+
+
+def _first(rows: Sequence[Row], of: Row) -> Row:
+    return rounded(
+        next(row for row in rows if (row["arm"], row["variant"], row["step"]) == (of["arm"], of["variant"], 0))
+    )

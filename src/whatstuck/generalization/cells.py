@@ -1,0 +1,188 @@
+"""One variant of a task, ready to be asked: the same items for every model; how replies are read and dealt.
+
+`chance` is what the same replies are worth for other items: each is dealt to an item of another content and scored
+there. A reply that suits everything succeeds by chance as well, and says nothing.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.drawing import draw_items
+from whatstuck.generalization.replying import Question, question_of
+from whatstuck.generalization.task import NO_ANSWER, Prompt, Score, Task, Variant
+from whatstuck.models.generating import seed_of
+
+logger = logging.getLogger(__name__)
+
+GREEDY = -1
+"""Number of the draw that is none."""
+CHECK_FAILED = "check_failed"
+CHECK_TIMED_OUT = "check_timed_out"
+UNCHECKED = frozenset({CHECK_FAILED, CHECK_TIMED_OUT})
+"""Outcomes of replies that nothing is known about. They count as neither valid nor right, and are counted."""
+
+Record = dict[str, Any]
+"""A row of `schemas.REPLIES`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a task is asked, the same for every variant and every model.
+
+    Attributes:
+        items: Items of a variant.
+        seed: Of the items, of draws, and of the deal for chance.
+        thought: Whether replies hold a thought, and may be longer.
+        temperature: Of one more reply to each item, which is drawn; None: only the most likely one.
+        episodes: Whole episodes instead of single steps.
+        chat_template: `auto` or `never`, as in the training.
+        share_prefixes: Compute what prompts begin with in common once; the same up to rounding.
+    """
+
+    items: int = 300
+    seed: int = 0
+    thought: bool = False
+    temperature: float | None = None
+    episodes: bool = False
+    chat_template: str = "auto"
+    share_prefixes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One variant, ready to be asked.
+
+    Attributes:
+        task: The task.
+        variant: The variant.
+        asking: How it is asked.
+        items: Its items.
+        keys: Key of the content of each.
+        questions: What is asked about each; of episodes, at their first turn.
+        unsolvable: Contents that were passed over, since the mappings make them unsolvable.
+    """
+
+    task: Task[Any, Any, Any]
+    variant: Variant
+    asking: Asking
+    items: tuple[Any, ...]
+    keys: tuple[str, ...]
+    questions: tuple[Question, ...]
+    unsolvable: int
+
+    @property
+    def prompt(self) -> Prompt[Any]:
+        """How items are asked."""
+        return prompt_of(self.task, self.variant)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a reply."""
+        return self.task.longest_thought if self.asking.thought else self.task.max_new_tokens
+
+    def some(self, count: int) -> "Cell":
+        """The same with its first items only."""
+        return replace(self, items=self.items[:count], keys=self.keys[:count], questions=self.questions[:count])
+
+
+def prompt_of(task: Task[Any, Any, Any], variant: Variant) -> Prompt[Any]:
+    """How the items of a variant are asked.
+
+    Raises:
+        WhatStuckError: If the task has no such wording.
+    """
+    if variant.wording not in task.prompts:
+        raise WhatStuckError(
+            f"variant {variant.name} of {task.name} is asked in the wording {variant.wording!r}, which the task has "
+            f"not: it has {', '.join(task.prompts)}"
+        )
+    return task.prompts[variant.wording]
+
+
+def make_cell(task: Task[Any, Any, Any], variant: Variant, asking: Asking, tokenizer: PreTrainedTokenizerBase) -> Cell:
+    """Draw the items of a variant from the test side and render them.
+
+    Args:
+        task: The task.
+        variant: One of its variants.
+        asking: How it is asked.
+        tokenizer: The model's.
+
+    Raises:
+        WhatStuckError: If no item can be solved under the mappings, or a message cannot be rendered.
+    """
+    prompt = prompt_of(task, variant)
+    drawn = draw_items(task.source, asking.items, split="test", variant=variant, seed=asking.seed)
+    questions = tuple(
+        question_of(prompt.render(item, variant.shown), prompt.prefill, tokenizer, asking.chat_template)
+        for item in drawn.items
+    )
+    keys = tuple(task.source.key(content) for content in drawn.contents)
+    return Cell(task, variant, asking, drawn.items, keys, questions, drawn.unsolvable)
+
+
+def check_context(cell: Cell, questions: Sequence[Question], positions: int | None) -> None:
+    """See that questions fit the context with their replies.
+
+    Args:
+        cell: The cell.
+        questions: Of the cell, or of a later turn.
+        positions: Tokens that the model can read at once; None where it does not say so.
+
+    Raises:
+        WhatStuckError: If one does not.
+    """
+    most = max(len(question.ids) for question in questions)
+    if positions is not None and most + cell.longest > positions:
+        raise WhatStuckError(
+            f"variant {cell.variant.name}: a prompt of {most} tokens and a reply of up to {cell.longest} do not fit "
+            f"the model's context of {positions}: leave it out with --variants, or take a model with a longer context"
+        )
+
+
+def read_reply(cell: Cell, item: Any, reply: str) -> tuple[Any, Score]:
+    """The answer in a reply, and what it is worth; whatever goes wrong in a parser or scorer is an outcome."""
+    answer = None
+    try:
+        answer = cell.task.parser.parse(reply)
+        return answer, NO_ANSWER if answer is None else cell.task.scorer.score(item, cell.variant.scored, answer)
+    except TimeoutError:
+        return answer, Score(valid=False, success=False, outcome=CHECK_TIMED_OUT)
+    except Exception as error:  # noqa: BLE001 - a user's check may raise anything, and must not end the call
+        logger.debug("variant %s: a check raised %r", cell.variant.name, error)
+        return answer, Score(valid=False, success=False, outcome=CHECK_FAILED)
+
+
+def dealt(keys: Sequence[str], seed: int) -> list[int | None]:
+    """For each item another one of another content, each used once; None where there is no other content.
+
+    Args:
+        keys: Content of each item.
+        seed: Of the deal.
+
+    >>> dealt(["a", "b", "a", "c"], 0), dealt(["a", "a"], 0)
+    ([1, 0, 3, 2], [None, None])
+    """
+    counts = Counter(keys)
+    order = sorted(range(len(keys)), key=lambda i: (seed_of(seed, "deal", keys[i]), keys[i], i))
+    # in groups of one content: a step as long as the longest group leaves every group
+    step = max(counts.values(), default=0)
+    partner: list[int | None] = [None] * len(keys)
+    for place, index in enumerate(order):
+        other = order[(place + step) % len(order)]
+        partner[index] = other if keys[other] != keys[index] else None
+    return partner
+
+
+def warn_of_failures(cell: Cell, records: Sequence[Record]) -> None:
+    """Say once per variant how many checks failed."""
+    failures = Counter(record["outcome"] for record in records if record["outcome"] in UNCHECKED)
+    if failures:
+        counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(failures.items()))
+        logger.warning("variant %s: of %d replies, %s", cell.variant.name, len(records), counts)

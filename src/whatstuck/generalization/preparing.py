@@ -1,0 +1,258 @@
+"""What one call of `generalize` is about: the task, its variants, model and checkpoints; all checked first."""
+
+import inspect
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.cells import Cell, check_context, make_cell
+from whatstuck.generalization.mapping import InstructionMapping
+from whatstuck.generalization.registry import make_task, maker_of
+from whatstuck.generalization.settings import GeneralizeSettings
+from whatstuck.generalization.task import Task, Variant
+from whatstuck.models import (
+    Checkpoint,
+    base_mismatch,
+    find_checkpoints,
+    fingerprint,
+    is_there,
+    load_tokenizer,
+    resolve_model,
+    template_mismatch,
+    usable_device,
+)
+from whatstuck.runs import Json, RunFolder, content_hash
+from whatstuck.training.sft import positions_of
+
+logger = logging.getLogger(__name__)
+
+_TOLD = 8  # items of each variant that tell one task from another
+
+
+class Material:
+    """Everything that a call of `generalize` works on.
+
+    Attributes:
+        run: The run folder.
+        before: What it knows already: the section `generalize` of its manifest.
+        arm: What it knows of this arm.
+        base: Folder of the untouched model.
+        checkpoints: By step, the untouched model first; those that the run knew included.
+        named: Steps that this call names; the others are taken along.
+        prints: Fingerprint of each step's weights.
+        task: The task.
+        variants: Those that are asked: what this call names and what the arm knew.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        WhatStuckError: If the task, a variant, the model, a checkpoint or the device is not usable, the run is about
+            something else, or a prompt does not fit the context.
+    """
+
+    def __init__(self, settings: GeneralizeSettings) -> None:
+        self.settings = settings
+        self.asking = settings.asking
+        self.run = RunFolder(settings.out)
+        self.warnings: list[str] = []
+        self.device = usable_device(settings.device)
+        self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        self.before: Json = self.run.manifest().get("generalize") or {}
+        self.arm: Json = self.before.get("arms", {}).get(settings.arm, {})
+        self.run.refuse_changed_settings("generalize", settings.fixed())
+        self.task = find_task(settings)
+        self.variants = self._variants()
+        self.base = resolve_model(settings.model).resolve()
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.base)
+        self.checkpoints, self.named = self._checkpoints()
+        self.prints = {checkpoint.step: self._print(checkpoint) for checkpoint in self.checkpoints}
+        self._positions = positions_of(self.base)
+        self._cells: dict[str, Cell] = {}
+        self._told = content_hash([self._about(variant) for variant in self.task.variants])
+        self._refuse_others()
+        for note in self.task.notes:
+            self.warnings.append(note)
+        if settings.dtype != "float32":
+            self._warn(f"asked in {settings.dtype}: where two replies are about as likely, rounding decides")
+
+    def cell(self, variant: Variant) -> Cell:
+        """The items of a variant, drawn and rendered once.
+
+        Raises:
+            WhatStuckError: If it has no items, or they do not fit the context.
+        """
+        if variant.name not in self._cells:
+            cell = make_cell(self.task, variant, self.asking, self.tokenizer)
+            check_context(cell, cell.questions, self._positions)
+            self._cells[variant.name] = cell
+        return self._cells[variant.name]
+
+    def identity(self, checkpoint: Checkpoint, variant: Variant) -> Json:
+        """What the replies of a part depend on, beside how many there are."""
+        settings = self.settings
+        return {
+            "fingerprint": self.prints[checkpoint.step],
+            "task": self.task.name,
+            "about": self._told,
+            "variant": manifest_of(variant),
+            "settings": settings.fixed() | {"thought": settings.thought},
+        }
+
+    def arm_section(self) -> Json:
+        """What the manifest says of this arm."""
+        return {
+            "settings": {"thought": self.settings.thought, "items": self.settings.items},
+            "about": self._told,
+            "model": self.model_section(),
+            "checkpoints": [
+                {
+                    "step": checkpoint.step,
+                    "path": str(checkpoint.path.resolve()),
+                    "kind": checkpoint.kind,
+                    "fingerprint": self.prints[checkpoint.step],
+                }
+                for checkpoint in self.checkpoints
+            ],
+            "variants": [variant.name for variant in self.variants],
+        }
+
+    def model_section(self) -> Json:
+        """What the manifest says of the untouched model."""
+        return {"name": self.base.name, "path": str(self.base), "fingerprint": fingerprint(self.base)}
+
+    def task_section(self) -> Json:
+        """What the manifest says of the task."""
+        return {
+            "name": self.task.name,
+            "identity": self.task.identity,
+            "variants": [manifest_of(variant) for variant in self.task.variants],
+            "training": pairs_of(self.task.training),
+        }
+
+    # --- what is asked
+
+    def _variants(self) -> list[Variant]:
+        known = {variant.name: variant for variant in self.task.variants}
+        for name in known:
+            if Path(name).name != name or name.startswith("."):
+                raise WhatStuckError(f"the variant name {name!r} cannot be a file name: rename it")
+        wanted = self.settings.variants or list(known)
+        for name in wanted:
+            if name not in known:
+                raise WhatStuckError(f"{self.task.name} has no variant {name!r}: it has {', '.join(known)}")
+        before = self.arm.get("variants", [])
+        return [variant for name, variant in known.items() if name in wanted or name in before]
+
+    def _about(self, variant: Variant) -> Json:
+        """Tells tasks apart by what their first items look like to the model."""
+        settings = self.settings
+        few = make_cell(self.task, variant, settings.model_copy(update={"items": _TOLD}).asking, self.tokenizer)
+        asked = [[key, list(question.ids)] for key, question in zip(few.keys, few.questions, strict=True)]
+        return {"variant": manifest_of(variant), "asked": asked, "longest": few.longest, "files": self.task.identity}
+
+    # --- who is asked
+
+    def _checkpoints(self) -> tuple[tuple[Checkpoint, ...], set[int]]:
+        found = {checkpoint.step: checkpoint for checkpoint in find_checkpoints(self.settings.checkpoints)}
+        found.setdefault(0, Checkpoint(0, self.base, "base"))
+        for checkpoint in found.values():
+            for mismatch in (base_mismatch(checkpoint, self.base), template_mismatch(checkpoint, self.base)):
+                if mismatch is not None:
+                    self._warn(mismatch)
+        named = set(found)
+        for entry in self.arm.get("checkpoints", []):
+            found.setdefault(entry["step"], Checkpoint(entry["step"], Path(entry["path"]), entry["kind"]))
+        return tuple(found[step] for step in sorted(found)), named
+
+    def _print(self, checkpoint: Checkpoint) -> str:
+        known = {entry["step"]: str(entry["fingerprint"]) for entry in self.arm.get("checkpoints", [])}
+        gone = checkpoint.step not in self.named and not is_there(checkpoint)
+        return known[checkpoint.step] if gone else fingerprint(checkpoint.path)
+
+    def _refuse_others(self) -> None:
+        """A run is about one task; an arm about one model, one training and one way of replying."""
+        where = f"{self.run.path} is about another"
+        known = self.before.get("task")
+        if known and known != json.loads(json.dumps(self.task_section())):
+            what = f"{known['name']}, not {self.task.name}" if known["name"] != self.task.name else "it was changed"
+            raise WhatStuckError(f"{where} task ({what}): choose another --out")
+        if not self.arm:
+            return
+        before = self.arm["settings"]["thought"]
+        if before != self.settings.thought:
+            raise WhatStuckError(
+                f"{self.run.path} was made with other settings (thought of arm {self.settings.arm!r}: {before!r} "
+                f"before, {self.settings.thought!r} now): keep them, or give the training another --arm"
+            )
+        if self.arm["about"] != self._told:
+            raise WhatStuckError(f"{where} task (its prompts or replies were changed): choose another --out")
+        prints = {entry["step"]: entry["fingerprint"] for entry in self.arm["checkpoints"]}
+        changed = [
+            *(["the model"] if self.arm["model"]["fingerprint"] != fingerprint(self.base) else []),
+            *(f"step {step}" for step, found in self.prints.items() if prints.get(step, found) != found),
+        ]
+        if changed:
+            raise WhatStuckError(
+                f"{where} training in arm {self.settings.arm!r} ({', '.join(changed)} differ): give it another --arm"
+            )
+
+    def _warn(self, message: str) -> None:
+        logger.warning("%s", message)
+        self.warnings.append(message)
+
+
+def find_task(settings: GeneralizeSettings) -> Task[Any, Any, Any]:
+    """The task that settings name.
+
+    Raises:
+        WhatStuckError: If there is none, it is not usable, or has no turns although episodes are asked for.
+    """
+    if settings.template_variants is not None:
+        from whatstuck.generalization.wordings import load_wordings
+
+        paths = [Path(path) for path in settings.template_variants]
+        found: Task[Any, Any, Any] = load_wordings(paths, training=settings.training_wording)
+    elif settings.is_file:
+        from whatstuck.generalization.own import load_task
+
+        found = load_task(str(settings.task))
+    else:
+        name, options = str(settings.task), dict(settings.options)
+        takes = inspect.signature(maker_of(name)).parameters
+        # some tasks begin replies otherwise, or draw other items
+        for option, wanted in (("thought", settings.thought), ("whole", settings.episodes)):
+            if wanted and option in takes:
+                options.setdefault(option, True)
+        found = make_task(name, **options)
+    if settings.episodes and found.step is None:
+        raise WhatStuckError(f"the task {found.name} has no turns: leave --episodes out")
+    return found
+
+
+def manifest_of(variant: Variant) -> Json:
+    """A variant as JSON."""
+    return {
+        "name": variant.name,
+        "kind": variant.kind,
+        "shown": pairs_of(variant.shown),
+        "scored": pairs_of(variant.scored),
+        "shift": _plain(variant.shift),
+        "wording": variant.wording,
+    }
+
+
+def pairs_of(mapping: InstructionMapping) -> Json:
+    """A mapping as JSON, in the order of its names."""
+    return {"name": mapping.name, "pairs": [list(pair) for pair in mapping.pairs]}
+
+
+def _plain(shift: Mapping[str, Any]) -> Json:
+    found: Json = json.loads(json.dumps(dict(shift), default=str))
+    return found

@@ -1,0 +1,94 @@
+"""The verdict on every arm of a task: frozen, follows instructions, survives other wording, transfers to harder cases.
+
+Whether it cannot be told is a verdict too. `survival` holds the numbers that decide, `verdict_words` says them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.survival import THRESHOLDS, Arm, Cell, Record, State, interval, look
+from whatstuck.generalization.verdict_words import caveats, sentences
+from whatstuck.rows.verdicts.intervals import Share
+
+_YES_OR_NO: Mapping[State, str] = {"kept": "yes", "lost": "no"}
+
+
+def judge(rows: Sequence[Record]) -> dict[str, Any]:
+    """Judge every arm of one task, each at its last step.
+
+    Args:
+        rows: Rows of generalization.parquet (`schemas.GENERALIZATION`); NaN and None are both "not known". Greedy
+            replies decide where there are any.
+
+    Returns:
+        What run.json holds, and what goes through JSON unchanged: what is not known is None. By arm in `arms`:
+
+        - `step`, `decoding`: what it was judged by;
+        - `verdict`: `follows instructions`; `frozen` (the training wording only, and the old meaning is carried out
+          under a new instruction), `loses both` (neither the new nor the old meaning), `training wording only`
+          (Fake does not tell which); `partly`; `cannot do the task`; `cannot tell`; `not asked`;
+        - `fake`, `wording`, `transfer`: whether the old meaning is carried out, whether other wordings are
+          followed, whether harder cases are solved: `yes`, `partly`, `no`, `cannot tell`, `not asked`;
+        - `numbers`: by variant, `kind`, `state`, `success`, `above_chance`, `survives` (its quotient to the training
+          wording), `validity`, `chance` (each [value, low, high]), `items`, `contents`;
+        - `sentences`: the same in words.
+
+        Besides `sentences` of all arms, `caveats` (why not to read too much into it) and `thresholds`.
+
+    Raises:
+        WhatStuckError: If the rows are of several tasks.
+    """
+    tasks = sorted({str(row["task"]) for row in rows})
+    if len(tasks) > 1:
+        raise WhatStuckError(f"the rows are of several tasks ({', '.join(tasks)}): judge one task at a time")
+    by_arm: dict[str, list[Record]] = {}
+    for row in rows:
+        by_arm.setdefault(str(row["arm"]), []).append(row)
+    arms = {name: look(of_arm) for name, of_arm in by_arm.items()}
+    said = {name: sentences(arm) for name, arm in arms.items()}
+    several = len(arms) > 1
+    return {
+        "arms": {name: _entry(arm, said[name]) for name, arm in arms.items()},
+        "sentences": [f"{name}: {one}" if several else one for name in arms for one in said[name]],
+        "caveats": caveats(arms),
+        "thresholds": asdict(THRESHOLDS),
+    }
+
+
+def _entry(arm: Arm, said: Sequence[str]) -> dict[str, Any]:
+    return {
+        "step": arm.step,
+        "decoding": arm.decoding,
+        "verdict": arm.verdict,
+        "fake": _yes_or_no(arm.fake),
+        "wording": _yes_or_no(arm.together("wording")),
+        "transfer": _yes_or_no(arm.together("harder")),
+        "numbers": {name: _numbers(cell) for name, cell in arm.cells.items()},
+        "sentences": list(said),
+    }
+
+
+def _yes_or_no(state: State) -> str:
+    return _YES_OR_NO.get(state, state)
+
+
+def _numbers(cell: Cell) -> dict[str, Any]:
+    row = cell.row
+    return {
+        "kind": row["kind"],
+        "state": cell.state,
+        "success": _listed(interval(row, "success")),
+        "above_chance": _listed(cell.above),
+        "survives": _listed(cell.survives),
+        "validity": _listed(interval(row, "validity")),
+        "chance": _listed(interval(row, "chance")),
+        "items": row["items"],
+        "contents": row["contents"],
+    }
+
+
+def _listed(share: Share) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in (share.value, share.low, share.high)]

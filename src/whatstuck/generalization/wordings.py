@@ -1,0 +1,212 @@
+"""The same rows in other wordings: one file each, of which one is the wording of the training.
+
+Only rows that stand in every wording are asked, so that all are asked the same. A label may be written otherwise in
+another wording (`Yes` and `True`): an answer is right where it is the word of the wording that was asked. The first
+line of a reply must be the whole answer, normalized, as `own.scoring` says of `exact`.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from whatstuck.datasets import Row, read_rows
+from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.aligning import ENOUGH, align, answers_of, labels_of
+from whatstuck.generalization.mapping import NO_MAPPING, InstructionMapping
+from whatstuck.generalization.own.loading import OwnSource
+from whatstuck.generalization.own.rows import OwnRow, content_key
+from whatstuck.generalization.own.scoring import OwnScorer, ReplyParser, same_text
+from whatstuck.generalization.own.templates import near
+from whatstuck.generalization.task import Task, Variant
+
+_KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_SPARE = 8  # tokens beside those of the longest answer
+_LONGEST = 256
+
+_log = logging.getLogger(__name__)
+
+
+def load_wordings(
+    paths: str | Path | Sequence[str | Path], training: str | Path | None = None
+) -> Task[OwnRow, OwnRow, str]:
+    """Make a task of rows in several wordings.
+
+    Args:
+        paths: Data files of any shape that `read_rows` knows, one per wording, or a folder of them.
+        training: The wording of the training: a file, or its name; by default the first file (of a folder, by name).
+
+    Returns:
+        The task. Its `notes` say which wording is trained, and what could not be aligned and is left out.
+
+    Raises:
+        WhatStuckError: If a file is bad, there are fewer than two wordings, or none has the rows of the training's.
+    """
+    files = _files(paths)
+    files = _training_first(files, training)
+    names = _short_names(files)
+    first, *others = (_read(file) for file in files)
+    labels = labels_of(first)
+    notes = [f"The wording of the training is {names[0]!r}, in {files[0].name}."]
+    kept: dict[str, _Wording] = {}
+    for name, other in zip(names[1:], others, strict=True):
+        wording, said = _compare(name, first, other)
+        notes += said
+        if wording is not None:
+            kept[name] = wording
+    if not kept:
+        raise WhatStuckError(f"no other wording has the rows of {files[0].name}: {' '.join(notes[1:])}")
+    common = sorted(set.intersection(*(set(wording.where) for wording in kept.values())))
+    if not common:
+        raise WhatStuckError("no row stands in every wording: leave out the files that hold other rows")
+    if len(common) < len(first):
+        notes.append(f"{len(common)} of {len(first)} rows stand in every wording; only these are asked.")
+    for note in notes:
+        _log.info("%s", note)
+    trained = _words("training", {label: label for label in labels.values()})
+    answers = [row.completion for some in (first, *(wording.rows for wording in kept.values())) for row in some]
+    return Task(
+        name=_task_name(files),
+        source=OwnSource(tuple(_item(first, i, labels, kept) for i in common), (), {}, same_text),
+        prompts={name: WordingPrompt(name) for name in ("training", *kept)},
+        parser=ReplyParser(""),
+        scorer=OwnScorer(),
+        demonstrator=None,
+        variants=(
+            Variant("training", "training", trained, trained),
+            *(Variant(name, "wording", one.words, one.words, wording=name) for name, one in kept.items()),
+        ),
+        training=trained,
+        # no tokenizer makes more tokens of a text than it has bytes
+        max_new_tokens=min(_LONGEST, max(len(answer.encode()) for answer in answers) + _SPARE),
+        identity=_identity(files),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class WordingPrompt:
+    """The prompts of one file, as they stand there."""
+
+    name: str
+    prefill: str = ""
+
+    def render(self, item: OwnRow, _: InstructionMapping) -> str:
+        """The prompt of a row."""
+        return item.texts[self.name]
+
+
+@dataclass(frozen=True)
+class _Wording:
+    """Another wording: where the rows of the training stand in it, and how it writes the labels."""
+
+    where: dict[int, int]
+    words: InstructionMapping
+    rows: Sequence[Row]
+
+
+def _compare(name: str, first: Sequence[Row], other: Sequence[Row]) -> tuple[_Wording | None, list[str]]:
+    """A wording, or None where it is left out, and what is to be said of it."""
+    found, how = align(first, other)
+    needed = ENOUGH * len(first)
+    if len(found) < needed:
+        return None, [f"{name!r} is left out: of {len(first)} rows, {len(found)} were found in it."]
+    answers, fit = answers_of(first, other, found)
+    if answers is None:
+        return None, [f"{name!r} is left out: it has one word for two labels, so that no answer tells them apart."]
+    if len(fit) < needed:
+        return None, [f"{name!r} is left out: of {len(found)} rows found in it, {len(fit)} have an answer that fits."]
+    said = [f"{name!r} is aligned by position: its prompts cannot be compared."] if how == "position" else []
+    if len(fit) < len(first):
+        said.append(
+            f"{name!r} lacks {len(first) - len(fit)} of {len(first)} rows: {len(first) - len(found)} were not found, "
+            f"{len(found) - len(fit)} have another answer."
+        )
+    return _Wording({i: found[i] for i in fit}, _words(name, answers), other), said
+
+
+def _words(name: str, answers: dict[str, str]) -> InstructionMapping:
+    return InstructionMapping(f"words of {name}", tuple(answers.items())) if answers else NO_MAPPING
+
+
+def _item(first: Sequence[Row], index: int, labels: dict[str, str], kept: dict[str, _Wording]) -> OwnRow:
+    row = first[index]
+    texts = {name: wording.rows[wording.where[index]].content for name, wording in kept.items()}
+    texts["training"] = row.content
+    answer = row.completion.strip()
+    label = next((written for written in labels.values() if same_text(written, answer)), answer)
+    return OwnRow(f"row {index + 1}", {}, texts, label, content_key([row.content]))
+
+
+def _files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    given = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    files = []
+    for path in given:
+        if path.is_dir():
+            files += sorted(file for file in path.iterdir() if file.suffix in _KINDS)
+        else:
+            files.append(path)
+    resolved = [file.resolve() for file in files]
+    if len(set(resolved)) < len(resolved):
+        raise WhatStuckError("--template-variants names a file twice: name each wording once")
+    return files
+
+
+def _training_first(files: list[Path], training: str | Path | None) -> list[Path]:
+    if training is not None:
+        names = _short_names(files)
+        known = [(str(file), file.name, file.stem, name) for file, name in zip(files, names, strict=True)]
+        place = next((i for i, ways in enumerate(known) if str(training) in ways), None)
+        if place is None and Path(training).is_file():
+            same = [i for i, file in enumerate(files) if file.resolve() == Path(training).resolve()]
+            files = files if same else [*files, Path(training)]
+            place = same[0] if same else len(files) - 1
+        if place is None:
+            there = ", ".join(names) or "none"
+            raise WhatStuckError(
+                f"the training wording {str(training)!r} is none of {there}{near(str(training), names)}"
+            )
+        files = [files[place], *files[:place], *files[place + 1 :]]
+    if len(files) < 2:  # noqa: PLR2004 - the training's and another
+        raise WhatStuckError(
+            f"--template-variants needs at least two files, one per wording, found {len(files)}: give more files, or a "
+            "folder of them"
+        )
+    return files
+
+
+def _short_names(files: Sequence[Path]) -> list[str]:
+    """Names without what all of them begin with; in full where two would be the same."""
+    stems = [file.stem for file in files]
+    names = [stem[len(_common_start(stems)) :] for stem in stems]
+    return names if len(set(names)) == len(names) and "training" not in names else [file.name for file in files]
+
+
+def _common_start(stems: Sequence[str]) -> str:
+    """What names begin with, up to a separator and never all of one."""
+    least, most = min(stems), max(stems)
+    length = next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))
+    separators = list(re.finditer(r"[._-]", least[: min(length, min(map(len, stems)) - 1)]))
+    return least[: separators[-1].end()] if len(stems) > 1 and separators else ""
+
+
+def _task_name(files: Sequence[Path]) -> str:
+    start = _common_start([file.stem for file in files]).strip("._-")
+    return start or files[0].resolve().parent.name or "wordings"
+
+
+def _read(file: Path) -> list[Row]:
+    rows = read_rows(file)
+    for number, row in enumerate(rows, start=1):
+        if len(row.messages) > 1:
+            raise WhatStuckError(f"{file.name} row {number}: a wording must be one user message: leave out the others")
+    return rows
+
+
+def _identity(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""Variants against arms at the last step, under a heading for each kind of variant; and how each variant is asked."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from whatstuck.report.reading_generalization import Cell, GeneralizationRun
+from whatstuck.report.words import measured
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    "training": ("Training wording", "What was trained, on contents that were not."),
+    "instruction": ("Other instructions", "The same task, with other meanings given in the instruction."),
+    "wording": ("Other wordings", "The same in other words."),
+    "harder": ("Harder cases", "More to do than in the training, or values beyond those of the training."),
+    "fake": (
+        "Fake",
+        "A new instruction is shown and the old meaning scored: success here means that the instruction is ignored.",
+    ),
+}
+SMALL = 0.05  # chance that needs no mention
+
+
+def rank(kind: str) -> int:
+    """Place of a kind of variant in the table."""
+    return list(KINDS).index(kind) if kind in KINDS else len(KINDS)
+
+
+def variant_table(
+    run: GeneralizationRun, variants: Sequence[Mapping[str, Any]], decoding: str, *, text: bool
+) -> list[dict[str, Any]]:
+    """By kind, a line per variant, with each arm at its last step.
+
+    Args:
+        run: The run.
+        variants: What to show, kinds together.
+        decoding: How the replies were made.
+        text: Whether to show the meanings that instructions give.
+    """
+    last = {arm: run.last(arm, decoding) for arm in run.arms}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for variant in variants:
+        name = str(variant["name"])
+        cells = [last[arm].get(name) for arm in run.arms]
+        if any(cells):
+            line = {"name": name, "asked": _asked(variant, text=text), "cells": [_shown(cell) for cell in cells]}
+            groups.setdefault(str(variant["kind"]), []).append(line)
+    titled = [(*KINDS.get(kind, (kind, "")), lines) for kind, lines in groups.items()]
+    return [{"title": title, "meaning": meaning, "lines": lines} for title, meaning, lines in titled]
+
+
+def _shown(cell: Cell | None) -> dict[str, str]:
+    if cell is None:
+        return {"value": "not asked", "around": "", "more": ""}
+    more = [f"valid {measured(cell.validity, share=True)}"] if cell.validity.value is not None else []
+    if cell.chance.value is not None and cell.chance.value >= SMALL:
+        more.append(f"by chance {measured(cell.chance, share=True)}")
+    value, _, around = measured(cell.success, share=True).partition(" (")
+    return {"value": value, "around": around.removesuffix(")"), "more": "; ".join(more)}
+
+
+def _asked(variant: Mapping[str, Any], *, text: bool) -> list[str]:
+    """How a variant differs from the training wording."""
+    said = []
+    shown, scored = mapping_pairs(variant.get("shown")), mapping_pairs(variant.get("scored"))
+    if text and shown:
+        said.append(f"shown: {_mapping(shown)}")
+    if text and scored and scored != shown:
+        said.append(f"scored: {_mapping(scored)}")
+    shift = variant.get("shift")
+    if isinstance(shift, dict) and shift:
+        said.append(", ".join(f"{name} {value}" for name, value in shift.items()))
+    wording = str(variant.get("wording") or "training")
+    return said + ([f"wording {wording}"] if wording not in ("training", variant["name"]) else [])
+
+
+def mapping_pairs(mapping: Any) -> list[tuple[str, str]]:
+    """Names and their meanings, as run.json has them."""
+    pairs = mapping.get("pairs") if isinstance(mapping, dict) else None
+    return [(str(name), str(meaning)) for name, meaning in pairs or ()]
+
+
+def _mapping(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} = {meaning}" for name, meaning in pairs)

@@ -1,0 +1,325 @@
+"""One variant of a task, asked: prompts as in training, replies as text, chance, failures, episodes, intervals."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+import helpers
+import toy_task
+from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.cells import GREEDY, Asking, Cell, dealt, make_cell, read_reply
+from whatstuck.generalization.drawing import side
+from whatstuck.generalization.episodes import play
+from whatstuck.generalization.evaluating import evaluate
+from whatstuck.generalization.replying import Question, Replier, Reply, question_of
+from whatstuck.generalization.schemas import GENERALIZATION, REPLIES
+from whatstuck.generalization.statistics import cell_rows, clustered
+from whatstuck.models import CheckpointedModel, load_model, load_tokenizer
+from whatstuck.rows.verdicts.intervals import wilson
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return helpers.tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> PreTrainedModel:
+    return load_model(tiny_base)
+
+
+def cell_of(tokenizer: PreTrainedTokenizerBase, variant: str = "ID", *, items: int = 30, **asking: Any) -> Cell:
+    options = asking.pop("options", {})
+    task = toy_task.feelings(**options)
+    (chosen,) = [one for one in task.variants if one.name == variant]
+    return make_cell(task, chosen, Asking(items=items, **asking), tokenizer)
+
+
+# --- questions
+
+
+def test_a_question_is_rendered_as_a_training_does(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain = question_of("How is Mara?", "", tokenizer, "auto")
+    assert plain.prompt == helpers.chat("How is Mara?")
+    assert (plain.prefill, plain.opened) == ("", 0)
+    opened = question_of("How is Mara?", "She is", tokenizer, "auto")
+    assert opened.prompt == helpers.chat("How is Mara?") + "She is"
+    assert tokenizer.decode(opened.ids[-opened.opened :]) == "She is"
+    assert opened.ids[: -opened.opened] == plain.ids
+    without = question_of("How is Mara?", "She is", tokenizer, "never")
+    assert without.prompt == "How is Mara? She is"
+    with pytest.raises(WhatStuckError, match="is empty"):
+        question_of("  ", "", tokenizer, "auto")
+
+
+def test_a_reply_holds_the_prefill_and_ends_at_the_end_of_turn(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    row = helpers.rows(1, seed=5)[0]
+    replier = Replier(base, tokenizer)
+    (whole,) = replier.replies([question_of(row["prompt"], "", tokenizer, "auto")], 8)
+    assert whole.greedy in helpers.FEELINGS
+    start = whole.greedy[:1]
+    (rest,) = replier.replies([question_of(row["prompt"], start, tokenizer, "auto")], 8)
+    assert rest.greedy.startswith(start)
+    assert rest.drawn == ()
+
+
+def test_the_same_question_is_answered_once(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from whatstuck.generalization import replying
+
+    asked: list[int] = []
+    real = replying.generate
+
+    def counted(model: Any, prompts: Sequence[Any], *rest: Any, **others: Any) -> Any:
+        asked.append(len(prompts))
+        return real(model, prompts, *rest, **others)
+
+    monkeypatch.setattr(replying, "generate", counted)
+    rows = helpers.rows(2, seed=5)
+    questions = [question_of(rows[i]["prompt"], "", tokenizer, "auto") for i in (0, 1, 0, 0)]
+    replier = Replier(base, tokenizer)
+    greedy = [reply.greedy for reply in replier.replies(questions, 4)]
+    assert greedy[0] == greedy[2] == greedy[3]
+    drawn = replier.replies(questions, 4, temperature=3.0, seeds=[1, 2, 3, 4])
+    assert asked == [2, 4]
+    assert [reply.greedy for reply in drawn] == greedy
+    assert len({reply.drawn for reply in drawn}) > 1
+
+
+# --- cells
+
+
+def test_items_are_of_the_test_side_and_the_same_for_every_mapping(tokenizer: PreTrainedTokenizerFast) -> None:
+    one, fake = cell_of(tokenizer), cell_of(tokenizer, "Fake")
+    assert one.keys == fake.keys
+    assert len(set(one.keys)) == 30
+    assert {side(key) for key in one.keys} == {"test"}
+    assert one.unsolvable > 0
+    assert [question.prompt for question in one.questions] != [question.prompt for question in fake.questions]
+    assert cell_of(tokenizer, seed=1).keys != one.keys
+    assert cell_of(tokenizer, items=10).keys == one.keys[:10] == one.some(10).keys
+
+
+def test_a_wording_that_the_task_has_not(tokenizer: PreTrainedTokenizerFast) -> None:
+    task = toy_task.feelings()
+    with pytest.raises(WhatStuckError, match="asked in the wording 'rhymed', which the task has not: it has training"):
+        make_cell(task, replace(task.variants[0], wording="rhymed"), Asking(), tokenizer)
+
+
+def test_a_context_too_short_is_named(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    cell = cell_of(tokenizer, "Long", items=3, options={"padding": 40})
+    with pytest.raises(WhatStuckError, match=r"variant Long: a prompt of \d+ tokens and .* context of 256: leave it"):
+        evaluate(base, tokenizer, cell)
+
+
+# --- evaluation
+
+
+def test_a_trained_model_knows_the_training_words_and_ignores_others(
+    tiny_base: Path, tiny_run: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    models = CheckpointedModel(tiny_base)
+    found = {}
+    with models.at(helpers.adapter_at(tiny_run / "checkpoint-32", 32)) as model:
+        for name in ("ID", "Other", "Fake"):
+            records = evaluate(model, load_tokenizer(tiny_base), cell_of(tokenizer, name, items=40))
+            assert pa.Table.from_pylist(records, schema=REPLIES).num_rows == 40
+            found[name] = sum(record["success"] for record in records) / 40
+            assert {record["sample"] for record in records} == {GREEDY}
+            assert all(record["outcome"] in {"right", "wrong", "other_word"} for record in records)
+            for record in records:
+                assert record["valid"] >= record["success"]
+    assert found["ID"] > 0.6
+    assert found["Other"] < found["ID"] - 0.3
+
+
+def test_draws_are_their_own_rows(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    records = evaluate(base, tokenizer, cell_of(tokenizer, temperature=2.0))
+    greedy, drawn = records[:30], records[30:]
+    assert {record["sample"] for record in greedy} == {GREEDY}
+    assert {record["sample"] for record in drawn} == {0}
+    assert [record["reply"] for record in greedy] != [record["reply"] for record in drawn]
+    assert greedy == evaluate(base, tokenizer, cell_of(tokenizer))
+    rows = cell_rows(
+        records, task="t", arm="a", variant=toy_task.feelings().variants[0], step=3, temperature=2.0, unsolvable=4
+    )
+    assert [row["decoding"] for row in rows] == ["greedy", "temperature 2"]
+    assert pa.Table.from_pylist(rows, schema=GENERALIZATION).num_rows == 2
+    assert [row["unsolvable"] for row in rows] == [4, 4]
+
+
+def test_checks_that_raise_or_hang_are_counted_and_end_nothing(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    cell = cell_of(tokenizer, options={"broken": True})
+    records = evaluate(base, tokenizer, cell)
+    outcomes = Counter(record["outcome"] for record in records)
+    rules = Counter(item.rule for item in cell.items)
+    assert outcomes["check_failed"] == rules["angry"] > 0
+    assert outcomes["check_timed_out"] == rules["worried"] > 0
+    assert f"{rules['angry']} check failed" in caplog.text
+    (row,) = cell_rows(records, task="t", arm="a", variant=cell.variant, step=0)
+    assert (row["failed"], row["timed_out"]) == (rules["angry"], rules["worried"])
+    assert all(r["chance"] is None and not r["success"] for r in records if r["outcome"].startswith("check"))
+
+
+def test_a_reply_without_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    cell = cell_of(tokenizer, items=2)
+    _, score = read_reply(cell, cell.items[0], "  ")
+    assert (score.outcome, score.valid, score.success) == ("no_answer", False, False)
+
+
+def test_chance_is_what_a_reply_is_worth_elsewhere(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A model that always says the same succeeds by chance as often as by itself."""
+    from whatstuck.generalization.evaluating import _records
+
+    cell = cell_of(tokenizer, items=200)
+    records = _records(cell, GREEDY, ["glad"] * 200)
+    share = sum(record["success"] for record in records)
+    assert 20 < share < 180
+    assert sum(record["chance"] for record in records) == share  # a permutation of the items
+    knowing = _records(cell, GREEDY, [item.rule for item in cell.items])
+    assert all(record["success"] for record in knowing)
+    assert sum(record["chance"] for record in knowing) < 150
+
+
+@given(st.lists(st.sampled_from("abcde"), max_size=30), st.integers(0, 5))
+def test_nobody_is_dealt_the_same_content(keys: list[str], seed: int) -> None:
+    partners = dealt(keys, seed)
+    given_away = [partner for partner in partners if partner is not None]
+    assert len(set(given_away)) == len(given_away)
+    for key, partner in zip(keys, partners, strict=True):
+        assert partner is None or keys[partner] != key
+    if keys and 2 * max(Counter(keys).values()) <= len(keys):
+        assert None not in partners
+
+
+# --- episodes
+
+
+class Saying:
+    """A replier that says what a function of the question's text says."""
+
+    def __init__(self, say: Any) -> None:
+        self.say = say
+        self.calls: list[int] = []
+
+    def replies(self, questions: Sequence[Question], longest: int, **others: Any) -> list[Reply]:
+        del longest
+        self.calls.append(len(questions))
+        seeds = others.get("seeds") or [0] * len(questions)
+        said = [self.say(question.prompt, seed) for question, seed in zip(questions, seeds, strict=True)]
+        return [Reply(one, (one,)) for one in said]
+
+
+def episodes(tokenizer: PreTrainedTokenizerBase, say: Any, **asking: Any) -> tuple[Cell, list[dict[str, Any]], Saying]:
+    task = toy_task.counting()
+    cell = make_cell(task, task.variants[0], Asking(items=40, episodes=True, **asking), tokenizer)
+    replier = Saying(say)
+    return cell, play(replier, tokenizer, cell, 256), replier  # type: ignore[arg-type]
+
+
+def test_episodes_end_when_solved_or_when_turns_are_used_up(tokenizer: PreTrainedTokenizerFast) -> None:
+    cell, records, replier = episodes(tokenizer, lambda _prompt, _seed: "down")
+    assert {record["success"] for record in records} == {True, False}
+    for item, record in zip(cell.items, records, strict=True):
+        assert record["success"] == (item <= 5)  # five turns
+        assert record["outcome"] == ("right" if item <= 5 else "not_solved")
+        assert record["valid"] == 1.0
+        assert record["prompt"].endswith(f"count {item}\n<|assistant|>\n")
+    # five downs solve another item whenever its number is at most as large
+    partners = dealt(cell.keys, 0)
+    for item, partner, record in zip(cell.items, partners, records, strict=True):
+        assert record["chance"] == (cell.items[partner] <= min(item, 5))
+    assert sum(replier.calls) <= 9  # numbers 1 to 9: each state is asked once
+
+
+def test_a_turn_that_is_not_valid_changes_nothing(tokenizer: PreTrainedTokenizerFast) -> None:
+    cell, records, replier = episodes(tokenizer, lambda prompt, _seed: "up" if "count 2" in prompt else "down")
+    for item, record in zip(cell.items, records, strict=True):
+        before = max(0, item - 2) if item > 1 else 1
+        assert record["success"] == (item == 1)
+        assert record["valid"] == pytest.approx(min(before, 5) / (1 if item == 1 else 5))
+        assert record["outcome"] == {True: "right", False: "other_word" if item < 7 else "not_solved"}[item == 1]
+    assert sum(replier.calls) <= 9
+
+
+def test_drawn_episodes_get_other_numbers_at_every_turn(tokenizer: PreTrainedTokenizerFast) -> None:
+    seeds = set()
+
+    def say(_prompt: str, seed: int) -> str:
+        seeds.add(seed)
+        return "down" if seed % 2 else "up"
+
+    cell, records, _ = episodes(tokenizer, say, temperature=0.5)
+    drawn = [record for record in records if record["sample"] == 0]
+    assert len(drawn) == len(cell.items) == 40
+    assert len(seeds) > 100
+    assert 0 < sum(record["valid"] for record in drawn) / 40 < 1
+    (_, row) = cell_rows(records, task="t", arm="a", variant=cell.variant, step=1, temperature=0.5)
+    assert 0 < row["validity_low"] < row["validity"] < row["validity_high"] < 1
+
+
+def test_a_step_that_raises_ends_its_episode_only(tokenizer: PreTrainedTokenizerFast) -> None:
+    cell, records, _ = episodes(tokenizer, lambda prompt, _seed: "break" if "count 3" in prompt else "down")
+    for item, record in zip(cell.items, records, strict=True):
+        assert (record["outcome"] == "check_failed") == (3 <= item <= 7)
+        assert record["success"] == (item < 3)
+
+
+def test_episodes_need_turns(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(WhatStuckError, match="the task feelings has no turns: leave --episodes out"):
+        evaluate(base, tokenizer, cell_of(tokenizer, episodes=True))
+
+
+def test_a_real_model_plays(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    task = toy_task.counting()
+    records = evaluate(base, tokenizer, make_cell(task, task.variants[0], Asking(items=6, episodes=True), tokenizer))
+    assert len(records) == 6
+    assert {record["success"] for record in records} == {False}
+
+
+# --- intervals
+
+
+def test_intervals_of_contents_that_occur_once_are_wilsons() -> None:
+    share = clustered([1.0, 0.0, 1.0], ["a", "b", "c"])
+    assert share == wilson(2, 3)
+
+
+def test_intervals_count_contents_not_items() -> None:
+    many = clustered([1.0, 0.0] * 100, [str(i) for i in range(200)])
+    few = clustered([1.0, 0.0] * 100, [str(i % 8) for i in range(200)])
+    assert many.value == few.value == 0.5
+    assert many.high - many.low < 0.15
+    assert few.high - few.low > 0.4
+    assert few == clustered([1.0, 0.0] * 100, [str(i % 8) for i in range(200)])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_where_all_is_alike_there_are_as_many_trials_as_contents(value: float) -> None:
+    share = clustered([value] * 300, [str(i % 22) for i in range(300)])
+    assert share == wilson(22 * int(value), 22)
+    assert share.high - share.low > 0.1
+
+
+def test_what_is_not_known_is_left_out_and_nothing_is_nan() -> None:
+    assert clustered([None, 1.0, math.nan, 0.0], ["a", "b", "c", "d"]) == wilson(1, 2)
+    for empty in (clustered([], []), clustered([None], ["a"])):
+        assert math.isnan(empty.value)
+        assert math.isnan(empty.low)
+    (row,) = cell_rows([], task="t", arm="a", variant=toy_task.feelings().variants[0], step=0)
+    assert row["items"] == 0
+    assert math.isnan(row["success"])

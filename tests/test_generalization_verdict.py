@@ -1,0 +1,249 @@
+"""The verdict: every word of it rests on an interval, and what was not asked or cannot be told is said."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fake_generalization import FakeGeneralization, cell, share_columns
+from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.survival import THRESHOLDS, above_chance, quotient
+from whatstuck.generalization.verdict import judge
+from whatstuck.rows.verdicts.intervals import Share, wilson
+
+
+def arm(*rows: dict[str, Any]) -> dict[str, Any]:
+    """The verdict on the only arm."""
+    (found,) = judge(rows)["arms"].values()
+    assert isinstance(found, dict)
+    return found
+
+
+def asked(
+    training: int = 300, instruction: tuple[int, ...] = (0, 0), fake: int | None = 280, items: int = 300
+) -> list[dict[str, Any]]:
+    rows = [cell("ID", "training", training, items=items)]
+    rows += [cell(f"All-{i}", "instruction", right, items=items) for i, right in enumerate(instruction)]
+    return rows + ([cell("Fake", "fake", fake, items=items)] if fake is not None else [])
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "fake"),
+    [
+        (asked(), "frozen", "yes"),
+        (asked(instruction=(0, 6), fake=240), "frozen", "yes"),
+        (asked(fake=0), "loses both", "no"),
+        (asked(fake=None), "training wording only", "not asked"),
+        (asked(fake=100), "training wording only", "partly"),
+        (asked(instruction=(295, 280), fake=0), "follows instructions", "no"),
+        (asked(training=180, instruction=(170, 172), fake=0), "cannot tell", "no"),  # 0.95 of it, ± 0.17
+        (asked(instruction=(295, 3), fake=0), "partly", "no"),
+        (asked(instruction=(150, 150), fake=10), "partly", "no"),
+        (asked(instruction=(295, 295), fake=280), "partly", "yes"),  # follows these, ignores that of Fake
+        (asked(training=3), "cannot do the task", "cannot tell"),
+        (asked(training=30), "cannot tell", "cannot tell"),  # 10 %: able or not
+        (asked(training=6, instruction=(0, 0), fake=5, items=6), "cannot tell", "cannot tell"),
+        (asked(instruction=(), fake=0), "not asked", "no"),
+    ],
+)
+def test_the_word_follows_from_intervals(rows: list[dict[str, Any]], verdict: str, fake: str) -> None:
+    found = arm(*rows)
+    assert found["verdict"] == verdict
+    assert found["fake"] == fake
+
+
+@pytest.mark.parametrize(
+    ("right", "transfer"),
+    [((290, 285), "yes"), ((0, 20), "no"), ((150,), "partly"), ((290, 0), "partly"), ((), "not asked")],
+)
+def test_harder_cases_are_judged_apart(right: tuple[int, ...], transfer: str) -> None:
+    found = arm(*asked(), *(cell(f"Hard-{i}", "harder", count) for i, count in enumerate(right)))
+    assert found["transfer"] == transfer
+    assert found["verdict"] == "frozen"
+
+
+def test_wordings_are_judged_apart_from_instructions() -> None:
+    found = arm(*asked(), cell("Reworded", "wording", 295))
+    assert (found["verdict"], found["wording"]) == ("frozen", "yes")
+    alone = arm(cell("ID", "training", 300), cell("Reworded", "wording", 20))
+    assert (alone["verdict"], alone["wording"], alone["transfer"]) == ("not asked", "no", "not asked")
+
+
+def test_an_uncertain_variant_does_not_hide_a_certain_one_and_is_not_hidden() -> None:
+    few = cell("Few", "instruction", 5, items=6)
+    assert arm(*asked(instruction=(295,), fake=0), few)["verdict"] == "cannot tell"
+    assert arm(*asked(instruction=(295, 0), fake=0), few)["verdict"] == "partly"
+
+
+def test_what_is_right_by_chance_is_taken_out() -> None:
+    by_chance = share_columns(150, 300, "chance")
+    rows = [
+        cell("ID", "training", 290, **by_chance),
+        cell("Swapped", "instruction", 130, valid=300, **by_chance),
+        cell("Fake", "fake", 285, **by_chance),
+    ]
+    assert arm(*rows)["verdict"] == "frozen"  # fewer are right than by chance
+    assert arm(*[row | share_columns(0, 300, "chance") for row in rows])["verdict"] == "partly"
+    everywhere = [row | share_columns(285, 300, "chance") for row in rows]
+    assert arm(*everywhere)["verdict"] in ("cannot tell", "cannot do the task")
+    assert "dealt to other items, 50 % (44 to 56) would be" in arm(*rows)["sentences"][0]
+
+
+def test_above_chance_is_exact_and_its_interval_the_widest() -> None:
+    row = {"success": 0.75, "low": 0.7, "high": 0.8, "chance": 0.5, "chance_low": 0.4, "chance_high": 0.6}
+    found = above_chance(row)
+    assert found.value == pytest.approx(0.5)
+    assert found.low == pytest.approx((0.7 - 0.6) / 0.4)
+    assert found.high == pytest.approx((0.8 - 0.4) / 0.6)
+    unknown = above_chance(row | {"chance": math.nan, "chance_low": math.nan, "chance_high": None})
+    assert (unknown.value, unknown.low, unknown.high) == (0.75, 0.7, 0.8)
+    assert math.isnan(above_chance(row | {"success": None, "low": None, "high": None}).value)
+
+
+@given(
+    one=st.tuples(st.integers(0, 60), st.integers(60, 80)),
+    other=st.tuples(st.integers(20, 60), st.integers(60, 80)),
+)
+def test_a_quotient_lies_in_its_interval(one: tuple[int, int], other: tuple[int, int]) -> None:
+    top, bottom = wilson(*one), wilson(*other)
+    found = quotient(top, bottom)
+    assert found.low <= found.value <= found.high
+    for over in (top.low, top.high):
+        for under in (bottom.low, bottom.high):
+            assert found.low - 1e-12 <= over / under <= found.high + 1e-12
+
+
+def test_a_quotient_below_zero_keeps_its_ends_in_order() -> None:
+    found = quotient(Share(-0.4, -0.6, -0.2), Share(0.8, 0.5, 1.0))
+    assert (found.low, found.value, found.high) == pytest.approx((-1.2, -0.5, -0.2))
+
+
+def test_the_last_step_decides_not_the_best() -> None:
+    early = [row | {"step": 20} for row in asked(instruction=(295, 295), fake=0)]
+    found = arm(*early, *asked())
+    assert found["step"] == 800
+    assert found["verdict"] == "frozen"
+    assert set(found["numbers"]) == {"ID", "All-0", "All-1", "Fake"}
+    assert arm(*asked(), *early)["verdict"] == "frozen"  # whatever the order
+
+
+def test_greedy_replies_decide_and_others_are_said() -> None:
+    drawn = [row | {"decoding": "temperature 0.5"} for row in asked(instruction=(295, 295), fake=0)]
+    assert arm(*drawn, *asked())["verdict"] == "frozen"
+    only = judge(drawn)
+    assert only["arms"]["sft"]["verdict"] == "follows instructions"
+    assert any("temperature 0.5" in caveat for caveat in only["caveats"])
+
+
+def validity(*shares: int, steps: tuple[int, ...] = (0, 20, 800)) -> list[str]:
+    rows = [cell("ID", "training", 300), cell("Fake", "fake", 280)]
+    rows += [cell("All-5", "instruction", 0, valid=valid, step=step) for step, valid in zip(steps, shares, strict=True)]
+    sentences: list[str] = arm(*rows)["sentences"]
+    return sentences
+
+
+def test_validity_that_rose_and_fell_is_said_with_its_steps() -> None:
+    (said,) = (sentence for sentence in validity(3, 270, 0) if sentence.startswith("Validity"))
+    assert said == (
+        "Validity rose early and then fell: All-5 from 1 % at step 0 to 90 % (86 to 93) at step 20, then to 0 % "
+        "(0 to 1.3) at step 800."
+    )
+    (fell,) = (sentence for sentence in validity(240, 200, 0) if sentence.startswith("Validity"))
+    assert (
+        fell == "Validity fell during the training: All-5 from 80 % (75 to 84) at step 0 to 0 % (0 to 1.3) at step 800."
+    )
+
+
+@pytest.mark.parametrize("shares", [(0, 150, 290), (150, 155, 150), (0, 8, 5)])
+def test_what_lies_within_intervals_is_no_rise_and_fall(shares: tuple[int, ...]) -> None:
+    assert not [sentence for sentence in validity(*shares) if sentence.startswith("Validity")]
+
+
+def test_what_the_untouched_model_could_do_is_said() -> None:
+    assert any(
+        "Before the training (step 0) valid replies were: All-5 50 % (44 to 56)." in s for s in validity(150, 9, 9)
+    )
+    assert any("may never have been there" in sentence for sentence in validity(0, 2, 0))
+    assert not any("may never have been there" in sentence for sentence in validity(0, 200, 0))
+    assert "Step 0 was not asked, so what the untouched model could do is not known." in validity(
+        3, 2, 1, steps=(10, 20, 800)
+    )
+
+
+def test_what_was_not_asked_is_said() -> None:
+    said = arm(cell("ID", "training", 300), cell("All-5", "instruction", 0))["sentences"]
+    assert "Not asked: other wordings, harder cases and Fake, which tells whether an instruction is ignored." in said
+    without = arm(cell("All-5", "instruction", 100))
+    assert without["verdict"] == "cannot tell"
+    assert "The training wording was not asked at step 800" in without["sentences"][0]
+    earlier = arm(*asked(), cell("Five", "harder", 3, step=20))
+    assert "Asked at earlier steps only: Five." in earlier["sentences"]
+    base = arm(*[row | {"step": 0} for row in asked()])
+    assert "before any training (step 0)" in base["sentences"][0]
+
+
+def test_failures_are_counted_in_words() -> None:
+    rows = asked()
+    rows[0] |= {"no_answer": 4, "failed": 2, "timed_out": 1}
+    rows[1] |= {"unsolvable": 1700}
+    said = arm(*rows)["sentences"]
+    assert (
+        "Of 1,200 replies at step 800, 4 hold no answer, 2 made the check fail and 1 ran out of the check's time; "
+        "they count as wrong." in said
+    )
+    assert "1,700 contents were passed over, since a mapping makes them unsolvable." in said
+
+
+def test_reasons_not_to_read_too_much_into_it() -> None:
+    found = judge([cell("ID", "training", 300), cell("All-5", "instruction", 290, contents=22)])
+    assert any("one training" in caveat for caveat in found["caveats"])
+    assert any("Fewer than 100 different contents stand behind All-5 (the fewest: 22)" in c for c in found["caveats"])
+    assert any("of 2 cells" in caveat for caveat in found["caveats"])
+    assert judge([])["caveats"] == ["Nothing was asked."]
+
+
+def test_several_arms_are_named() -> None:
+    found = judge([*asked(), *(row | {"arm": "random"} for row in asked(instruction=(295, 295), fake=0))])
+    assert [entry["verdict"] for entry in found["arms"].values()] == ["frozen", "follows instructions"]
+    assert all(sentence.startswith(("sft: ", "random: ")) for sentence in found["sentences"])
+    assert judge(asked())["sentences"] == arm(*asked())["sentences"]
+
+
+def test_many_variants_are_said_by_their_ends() -> None:
+    rows = [cell("training", "training", 300), *(cell(f"w{i}", "wording", 300 - 10 * i) for i in range(12))]
+    (said,) = (sentence for sentence in arm(*rows)["sentences"] if "wordings of the same" in sentence)
+    assert "between 63 % (58 to 69) (w11) and 100 % (99 to 100) (w0) of 12 variants" in said
+
+
+def test_it_goes_through_json_unchanged_even_where_nothing_is_known() -> None:
+    nothing = {"success": math.nan, "low": math.nan, "high": math.nan, "validity": math.nan, "contents": 0, "items": 0}
+    nothing |= {"validity_low": math.nan, "validity_high": math.nan, "chance": math.nan, "no_answer": None}
+    found = judge([*asked(), cell("Empty", "instruction", 0) | nothing, cell("Hole", "training", 0, arm="b") | nothing])
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["arms"]["b"]["verdict"] == "cannot tell"
+    assert found["arms"]["sft"]["numbers"]["Empty"]["success"] == [None, None, None]
+    assert not any("nan" in sentence for sentence in (*found["sentences"], *found["caveats"]))
+
+
+def test_rows_of_two_tasks_are_refused() -> None:
+    with pytest.raises(WhatStuckError, match="several tasks"):
+        judge([cell("ID", "training", 3), cell("ID", "training", 3, task="sokoban")])
+
+
+def test_thresholds_are_told_with_the_verdict(tmp_path: Any) -> None:
+    folder = FakeGeneralization().write(tmp_path / "run")
+    verdict = json.loads((folder / "run.json").read_text())["generalize"]["verdict"]
+    assert verdict["thresholds"] == {
+        "able": 0.1,
+        "kept": 0.8,
+        "lost": 0.2,
+        "wide": 0.4,
+        "ignores": 0.6,
+        "few_contents": 100,
+    }
+    assert verdict["thresholds"]["kept"] == THRESHOLDS.kept
+    assert verdict["arms"]["frozen"]["verdict"] == "frozen"
+    assert verdict["arms"]["random"]["verdict"] == "follows instructions"

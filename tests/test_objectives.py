@@ -1,0 +1,443 @@
+"""Objectives: exact values, the same as TRL where it has one, and trainings that go on as they began."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import helpers
+from test_training import interrupt_at
+from whatstuck.cli import app
+from whatstuck.datasets import read_rows
+from whatstuck.errors import WhatStuckError
+from whatstuck.models import find_checkpoints
+from whatstuck.training import TrainConfig, _trainer, plan_training, train_model
+from whatstuck.training._data import Encoder, prepare
+from whatstuck.training._tokens import write_order, write_tokens
+from whatstuck.training.objectives import find_objective, objective_names
+from whatstuck.training.objectives.distance import Distance
+from whatstuck.training.objectives.interface import kl_divergence
+from whatstuck.training.objectives.learning import Learner
+from whatstuck.training.objectives.threshold import top_mass_threshold
+from whatstuck.training.objectives.tokens import top_mass
+
+TOKENS, VOCABULARY = 7, 30
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (3 * torch.randn(TOKENS, VOCABULARY, generator=generator)).requires_grad_()
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    return torch.randint(VOCABULARY, (TOKENS,), generator=torch.Generator().manual_seed(1))
+
+
+def value(name: str, logits: torch.Tensor, labels: torch.Tensor, **more: Any) -> torch.Tensor:
+    """The token mean of an objective."""
+    reference = more.pop("ref_logits", None)
+    normalizer = more.pop("normalizer", float(len(labels)))
+    return find_objective(name, more).loss(logits, labels, ref_logits=reference, normalizer=normalizer).total
+
+
+def gradient(loss: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    return torch.autograd.grad(loss, logits)[0]
+
+
+def probabilities(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return logits.detach().softmax(-1).gather(-1, labels[:, None]).squeeze(-1)
+
+
+# --- exact values
+
+
+def test_sft_is_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    torch.testing.assert_close(value("sft", logits, labels), torch.nn.functional.cross_entropy(logits, labels))
+
+
+def test_dft_has_the_gradient_of_sft_times_the_probability(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    sft = gradient(value("sft", logits, labels), logits)
+    dft = gradient(value("dft", logits, labels), logits)
+    torch.testing.assert_close(dft, probabilities(logits, labels)[:, None] * sft)
+    with torch.no_grad():
+        logits[torch.arange(TOKENS), labels] = 1e4  # certain of the label
+    for name in ("sft", "dft"):
+        loss = value(name, logits, labels)
+        assert loss == 0
+        assert not gradient(loss, logits).any()
+
+
+def test_sed_is_sft_below_no_threshold_and_adds_a_square_above_all(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    sft = value("sft", logits, labels)
+    assert value("sed", logits, labels, tau=0.0) == sft
+    p = probabilities(logits, labels)
+    added = value("sed", logits, labels, tau=1.5, weight=0.7) - sft
+    torch.testing.assert_close(added, 0.7 * (p - 0.5).square().mean())
+    # the term is not detached: it pushes p towards one half, by 2 (p - 1/2) dp, and dp/dz of the label is p (1 - p)
+    own = gradient(added, logits)[torch.arange(TOKENS), labels]
+    torch.testing.assert_close(own, 0.7 * 2 * (p - 0.5) * p * (1 - p) / TOKENS)
+
+
+def test_sed_regularizes_the_positions_below_the_threshold(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    mass = top_mass(logits.detach().log_softmax(-1), 3)
+    torch.testing.assert_close(mass, logits.detach().softmax(-1).sort(descending=True).values[:, :3].sum(-1))
+    tau = mass.median().item()  # of an odd number: three lie below
+    found = find_objective("sed", {"k": 3, "tau": tau}).loss(logits, labels, normalizer=1.0)
+    square = (probabilities(logits, labels) - 0.5).square()
+    torch.testing.assert_close(found.total, value("sft", logits, labels, normalizer=1.0) + square[mass < tau].sum())
+    assert found.parts["regularized"] == pytest.approx(3 / 7)
+    with pytest.raises(WhatStuckError, match="no threshold yet"):
+        value("sed", logits, labels)
+
+
+def test_eaft_weighs_twenty_equal_logits_with_ln_20_over_3() -> None:
+    labels = torch.tensor([4])
+    equal = torch.zeros(1, 20, requires_grad=True)
+    weight = math.log(20) / 3
+    assert value("eaft", equal, labels).item() == pytest.approx(weight * math.log(20), rel=1e-6)
+    assert value("eaft", equal, labels, alpha=2.0).item() == pytest.approx(weight**2 * math.log(20), rel=1e-6)
+    # twenty equal ones above many others: the entropy is theirs alone
+    among = torch.cat([torch.zeros(1, 20), torch.full((1, 500), -9.0)], 1)
+    assert find_objective("eaft").loss(among, labels, normalizer=1.0).parts["weight"] == pytest.approx(weight, rel=1e-6)
+
+
+def test_eaft_takes_its_weight_as_given(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    top = logits.detach().topk(20, dim=-1).values.softmax(-1)
+    weight = -(top * top.log()).sum(-1) / 3
+    expected = weight[:, None] * gradient(value("sft", logits, labels), logits)
+    torch.testing.assert_close(gradient(value("eaft", logits, labels), logits), expected)
+    assert value("eaft", logits, labels, alpha=0.0) == value("sft", logits, labels)
+
+
+def test_an_anchor_weighs_nothing_where_the_training_began(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    here = {"ref_logits": logits.detach().clone()}
+    assert value("kl", logits, labels, weight=0.5, **here) == value("sft", logits, labels)
+    assert value("asft", logits, labels, weight=0.5, **here) == value("dft", logits, labels)
+    assert find_objective("kl").loss(logits, labels, normalizer=1.0, **here).parts["kl"] == 0
+    for anchored, plain in (("kl", "sft"), ("asft", "dft")):
+        with_anchor = gradient(value(anchored, logits, labels, weight=0.5, **here), logits)
+        torch.testing.assert_close(with_anchor, gradient(value(plain, logits, labels), logits), atol=1e-7, rtol=1e-5)
+    with pytest.raises(WhatStuckError, match="objective kl compares with the model at the start"):
+        value("kl", logits, labels)
+
+
+def test_kl_goes_from_the_model_and_asft_from_the_reference(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    reference = torch.randn(TOKENS, VOCABULARY, generator=torch.Generator().manual_seed(2))
+    p, q = logits.detach().double().softmax(-1), reference.double().softmax(-1)
+    kl = value("kl", logits, labels, ref_logits=reference, weight=0.3) - value("sft", logits, labels)
+    asft = value("asft", logits, labels, ref_logits=reference, weight=0.3) - value("dft", logits, labels)
+    assert kl.item() == pytest.approx(0.3 * (p * (p / q).log()).sum(-1).mean().item(), rel=1e-5)
+    assert asft.item() == pytest.approx(0.3 * (q * (q / p).log()).sum(-1).mean().item(), rel=1e-5)
+    assert kl_divergence(torch.tensor([[1.0, 1e-30]]).log(), torch.tensor([[0.5, 0.5]]).log()).item() == pytest.approx(
+        math.log(2)
+    )
+
+
+@pytest.mark.parametrize("name", objective_names())
+def test_parts_of_a_batch_add_up_to_the_batch(name: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    more: dict[str, Any] = {"tau": 0.9} if name == "sed" else {}
+    reference = logits.detach().flip(0) if find_objective(name).needs_reference else None
+    given = more | {"normalizer": float(TOKENS)}
+    whole = value(name, logits, labels, ref_logits=reference, **given)
+    parts = [
+        value(name, logits[part], labels[part], ref_logits=None if reference is None else reference[part], **given)
+        for part in (slice(0, 2), slice(2, TOKENS))
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_a_normalizer_per_token_weighs_sequences(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    lengths = torch.tensor([2, 2, 5, 5, 5, 5, 5])  # of the sequence that each token is of; two sequences
+    found = value("sft", logits, labels, normalizer=lengths * 2)
+    means = [value("sft", logits[part], labels[part]) for part in (slice(0, 2), slice(2, 7))]
+    torch.testing.assert_close(found, torch.stack(means).mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sfd", {}, "unknown objective 'sfd': use sft, dft, sed, eaft, asft, kl, l2"),
+        ("sed", {"taau": 1}, "'taau' is no option of the objective sed: did you mean tau"),
+        ("sft", {"zzz": 1}, "'zzz' is no option of the objective sft: use per_sequence"),
+        ("kl", {"weight": -1}, "weight of kl: .*greater than or equal to 0"),
+    ],
+)
+def test_unknown_objectives_and_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(WhatStuckError, match=message) as caught:
+        find_objective(name, options)
+    assert "\n" not in str(caught.value)
+
+
+# --- distance of weights
+
+
+def test_the_distance_of_an_adapter_is_that_of_what_it_adds(tiny_base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    base = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    config = LoraConfig(
+        r=3, lora_alpha=7, target_modules=["q_proj", "down_proj", "embed_tokens"], task_type="CAUSAL_LM"
+    )
+    adapted = get_peft_model(model, config)
+    distance = Distance(adapted)
+    assert distance.squared() == 0
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.normal_()
+    found = distance.squared()
+    found.backward()
+    assert all(weight.grad is not None for name, weight in adapted.named_parameters() if "lora_" in name)
+    merged = dict(adapted.merge_and_unload().named_parameters())
+    expected = sum((merged[name].double() - base[name].double()).square().sum().item() for name in base)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_distance_of_a_whole_model_is_the_raw_sum(tiny_base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    distance = Distance(model)
+    assert distance.squared() == 0
+    with torch.no_grad():
+        model.lm_head.weight += 0.5
+    assert distance.squared().item() == pytest.approx(0.25 * model.lm_head.weight.numel())
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    with pytest.raises(WhatStuckError, match="train nothing else"):
+        Distance(get_peft_model(model, config))
+
+
+# --- on a trainer
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_base: Path, tiny_rows: Path) -> dict[str, Any]:
+    return {
+        "model": tiny_base,
+        "data": str(tiny_rows),
+        "heldout": 8,
+        "max_steps": 4,
+        "dense_checkpoints": False,
+        "save_steps": 2,
+        "learning_rate": 5e-3,
+        "per_device_train_batch_size": 4,
+    }
+
+
+def trainer_of(settings: dict[str, Any], out: Path) -> Any:
+    config = TrainConfig.read(settings | {"out": out})
+    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+    rows = prepare(config, tokenizer, positions=256)
+    model = AutoModelForCausalLM.from_pretrained(settings["model"])
+    return _trainer.make_trainer(config, config.sft_config(out), model, tokenizer, rows)
+
+
+@pytest.mark.parametrize("name", ["sft", "dft"])
+def test_ours_equals_trls_on_the_same_batch(settings: dict[str, Any], tmp_path: Path, name: str) -> None:
+    trainer = trainer_of(settings | {"objective": name}, tmp_path)
+    assert trainer.learner is None
+    assert trainer.args.loss_type == {"sft": "nll"}.get(name, name)
+    trainer.model.train()
+    batch = next(iter(trainer.get_train_dataloader()))
+    ours = Learner(find_objective(name), trainer, [])
+    for count in (None, torch.tensor(57)):  # a batch of its own, and a part of a larger one
+        theirs = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=count)
+        torch.testing.assert_close(ours(trainer.model, dict(batch), count), theirs)
+
+
+def test_evaluation_is_cross_entropy_whatever_is_minimized(settings: dict[str, Any], tmp_path: Path) -> None:
+    found = {}
+    for name in objective_names():
+        trainer = trainer_of(settings | {"objective": name}, tmp_path)
+        found[name] = trainer.evaluate()["eval_loss"]
+        assert trainer.args.loss_type == ("dft" if name == "dft" else "nll")
+    assert set(found.values()) == {found["sft"]}
+
+
+def test_the_threshold_of_sed_is_found_on_heldout_rows(settings: dict[str, Any], tmp_path: Path) -> None:
+    trainer = trainer_of(settings | {"objective": "sed", "objective_options": {"ratio": 0.6, "k": 3}}, tmp_path)
+    rows, tau = list(trainer.eval_dataset), trainer.learner.objective.tau
+    model = AutoModelForCausalLM.from_pretrained(settings["model"]).eval()
+    masses = []
+    for row in rows:
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+        learned = torch.tensor(row["labels"][1:]) != -100
+        masses += logits[learned].softmax(-1).topk(3).values.sum(-1).tolist()
+    reached = [mass for mass in masses if mass >= tau - 1e-6]
+    assert len(reached) / len(masses) == pytest.approx(0.6, abs=1 / len(masses))
+    assert min(abs(mass - tau) for mass in masses) < 1e-6
+    assert top_mass_threshold(model, rows, k=3, ratio=1.0) == pytest.approx(min(masses))
+    with pytest.raises(WhatStuckError, match="give heldout, or tau"):
+        trainer_of(settings | {"objective": "sed", "heldout": 0}, tmp_path)
+
+
+def trained(base: Path, folder: Path, rows: Path, **more: Any) -> dict[str, torch.Tensor]:
+    """Weights after training eight rows of different lengths in one order, twice: a leash holds from step 2 on."""
+    encode = Encoder(AutoTokenizer.from_pretrained(base), "auto")
+    records = [encode(row) for row in read_rows(rows, split="train", limit=8)]
+    for index, record in enumerate(records):  # supervised lengths from 2 to 9
+        cut = len(record["labels"]) - 2 - index
+        record["labels"] = [-100] * cut + record["input_ids"][cut:]
+    folder.mkdir()
+    write_tokens(records, folder / "rows.jsonl")
+    write_order([record["row_id"] for record in records] * 2, folder / "order.json")
+    given = {"model": base, "data": folder / "rows.jsonl", "order": folder / "order.json", "out": folder / "out"}
+    common = {"dense_checkpoints": False, "use_peft": False, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 1e9}
+    out = train_model(common | given | more)
+    (last,) = find_checkpoints([str(out)])
+    return load_file(last.path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["sed", "l2"])
+@pytest.mark.parametrize("weighing", ["tokens", "sequences"])
+def test_a_step_in_parts_is_the_same_step(
+    tiny_base: Path, tiny_rows: Path, tmp_path: Path, name: str, weighing: str
+) -> None:
+    options = {"per_sequence": weighing == "sequences"} | ({"tau": 0.9} if name == "sed" else {"weight": 0.5})
+    more = {"objective": name, "objective_options": options}
+    whole = trained(tiny_base, tmp_path / "a", tiny_rows, per_device_train_batch_size=8, **more)
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    found = trained(tiny_base, tmp_path / "b", tiny_rows, **parts, **more)
+    start = load_file(tiny_base / "model.safetensors")
+    for key, weight in whole.items():
+        assert not torch.equal(weight, start[key])
+        torch.testing.assert_close(found[key], weight, atol=1e-6, rtol=1e-4)
+
+
+def test_sequences_weigh_the_same_where_asked(tiny_base: Path, tiny_rows: Path, tmp_path: Path) -> None:
+    found = {
+        per: trained(
+            tiny_base,
+            tmp_path / str(per),
+            tiny_rows,
+            per_device_train_batch_size=8,
+            objective_options={"per_sequence": per},
+        )
+        for per in (False, True)
+    }
+    assert not torch.allclose(found[False]["lm_head.weight"], found[True]["lm_head.weight"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"objective": "kl", "objective_options": {"weight": 0.5}, "lora_dropout": 0.1},
+        {"objective": "asft", "use_peft": False, "learning_rate": 1e-3},
+        {"objective": "l2", "use_peft": False, "learning_rate": 1e-3},
+        {"objective": "sed"},
+    ],
+    ids=lambda more: more["objective"],
+)
+def test_an_interrupted_training_ends_in_the_same_weights(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    given = settings | more
+    whole = train_model(given | {"out": tmp_path / "whole"})
+    broken = given | {"out": tmp_path / "broken"}
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train_model(broken)
+    assert train_model(broken) == tmp_path / "broken"
+    file = "checkpoint-4/" + ("model.safetensors" if more.get("use_peft") is False else "adapter_model.safetensors")
+    ours, theirs = load_file(tmp_path / "broken" / file), load_file(whole / file)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    with pytest.raises(WhatStuckError, match=f"objective: '{more['objective']}' before, None now"):
+        train_model(broken | {"objective": "sft", "objective_options": {}})
+    with pytest.raises(WhatStuckError, match=r"objective_options: .* before, .* now"):
+        train_model(broken | {"objective_options": {"per_sequence": True}})
+
+
+def test_what_an_objective_says_is_logged_and_recorded(settings: dict[str, Any], tmp_path: Path) -> None:
+    out = train_model(settings | {"out": tmp_path / "out", "objective": "sed", "logging_steps": 1, "max_steps": 2})
+    state = json.loads((out / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8"))
+    first = next(entry for entry in state["log_history"] if "loss" in entry)
+    assert {"nll", "penalty", "regularized"} <= first.keys()
+    assert first["loss"] == pytest.approx(first["nll"] + first["penalty"], rel=1e-4)
+    record = json.loads((out / "whatstuck_train.json").read_text(encoding="utf-8"))
+    assert 0 < record["objective"]["tau"] <= 1
+    assert record["settings"]["objective"] == "sed"
+
+
+def test_anchors_hold(settings: dict[str, Any], tmp_path: Path) -> None:
+    kl = {}
+    for weight in (0.0, 5.0):
+        options = {"objective": "kl", "objective_options": {"weight": weight}}
+        out = train_model(settings | options | {"out": tmp_path / str(weight), "logging_steps": 1, "max_steps": 8})
+        state = json.loads((out / "checkpoint-8" / "trainer_state.json").read_text(encoding="utf-8"))
+        logged = [entry["kl"] for entry in state["log_history"] if "kl" in entry]
+        assert logged[0] == 0  # the adapter adds nothing yet, and dropout is off in the reference
+        kl[weight] = logged[-1]
+    assert kl[5.0] < 0.3 * kl[0.0]
+
+
+@pytest.mark.parametrize("use_peft", [True, False])
+def test_the_reference_is_the_model_at_the_start_without_dropout(
+    settings: dict[str, Any],
+    tmp_path: Path,
+    use_peft: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    base = helpers.copy_with_config(settings["model"], tmp_path / "base", attention_dropout=0.5)
+    given = settings | {"model": base, "objective": "kl", "use_peft": use_peft}
+    trainer = trainer_of(given, tmp_path / "out")
+    with torch.no_grad():
+        for weight in trainer.model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1)  # the training has gone on
+    trainer.model.train()
+    batch = next(iter(trainer.get_train_dataloader()))
+    supervised = batch["labels"][:, 1:] != -100
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    found = trainer.learner._reference_logits(trainer.model, inputs, supervised)
+    assert not found.requires_grad
+    with torch.inference_mode():
+        start = AutoModelForCausalLM.from_pretrained(base).eval()(**inputs).logits[:, :-1][supervised]
+    torch.testing.assert_close(found, start)
+    assert trainer.model.training
+    assert all(module.training for module in trainer.model.modules())
+
+
+def test_half_precision_changes_no_anchor(settings: dict[str, Any], tmp_path: Path) -> None:
+    for name, use_peft in (("kl", True), ("asft", False)):
+        given = {
+            "objective": name,
+            "use_peft": use_peft,
+            "bf16": True,
+            "use_cpu": True,
+            "logging_steps": 1,
+            "max_steps": 1,
+        }
+        out = train_model(settings | given | {"out": tmp_path / name})
+        state = json.loads((out / "checkpoint-1" / "trainer_state.json").read_text(encoding="utf-8"))
+        assert [entry["kl"] for entry in state["log_history"] if "kl" in entry] == [0]
+
+
+def test_settings_that_say_the_same_are_the_same(settings: dict[str, Any], tmp_path: Path) -> None:
+    given = settings | {"out": tmp_path}
+    assert "objective" not in TrainConfig.read(given).fixed()
+    asked = TrainConfig.read(given | {"objective": "kl"}).fixed()
+    assert asked["objective_options"] == {"per_sequence": False, "weight": 0.1}
+    assert asked == TrainConfig.read(given | {"objective": "kl", "objective_options": {"weight": 0.1}}).fixed()
+    with pytest.raises(WhatStuckError, match="leave loss_type out"):
+        TrainConfig.read(given | {"objective": "kl", "loss_type": "nll"})
+    with pytest.raises(WhatStuckError, match="give objective=dft instead"):
+        TrainConfig.read(given | {"loss_type": "dft", "objective_options": {"per_sequence": True}})
+    with pytest.raises(WhatStuckError, match="label_smoothing_factor is part of no objective but sft"):
+        TrainConfig.read(given | {"objective": "eaft", "label_smoothing_factor": 0.1})
+    assert plan_training(given | {"objective": "asft", "use_peft": False})["seconds"] > 0
+
+
+def test_the_command_line_names_an_objective(settings: dict[str, Any], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    flags = ["--model", str(settings["model"]), "--data", settings["data"], "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["train", *flags, "--objective", "nonsense"])
+    assert result.exit_code == 2
+    assert "unknown objective 'nonsense': use sft, dft, sed" in result.stderr

@@ -1,0 +1,387 @@
+"""Tasks of a user's own: a YAML file, its templates, mappings and checker, and everything that can be wrong in it."""
+
+import json
+import logging
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.drawing import draw_items
+from whatstuck.generalization.mapping import InstructionMapping
+from whatstuck.generalization.own import load_task
+from whatstuck.generalization.own.checking import guarded
+from whatstuck.generalization.own.templates import Template
+from whatstuck.generalization.task import Task
+
+ROWS = [
+    {"a": f"left {i}", "b": f"right {i}", "label": "yes" if i % 3 else "no", "level": str(i % 2)} for i in range(20)
+]
+
+BASE = """\
+data: rows.jsonl
+answer: label
+templates:
+  plain: "{a} / {b} : {yes} or {no}?"
+  polite: "Please compare {b} with {a}. Say {no}, or {yes}."
+  bare: "{a} = {b}?"
+mappings:
+  words: {yes: Yes, no: No}
+  letters: {yes: A, no: B}
+  swapped: {yes: No, no: Yes}
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    """Function that writes a task file and its rows, and loads it."""
+
+    def write(text: str = BASE, rows: list[dict[str, Any]] | None = None, **files: str) -> Task[Any, Any, Any]:
+        lines = (json.dumps(row) for row in (ROWS if rows is None else rows))
+        (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        for name, content in files.items():
+            (tmp_path / name.replace("__", ".")).write_text(content, encoding="utf-8")
+        (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+        return load_task(tmp_path / "mine.yaml")
+
+    return write
+
+
+def score(task: Task[Any, Any, Any], variant: str, reply: str, item: int = 0) -> tuple[bool, bool, str]:
+    found = next(v for v in task.variants if v.name == variant)
+    drawn = draw_items(task.source, 20, split="test", variant=found)
+    answer = task.parser.parse(reply)
+    assert answer is not None
+    one = sorted(drawn.items, key=lambda row: int(row.texts["a"].split()[1]))[item]
+    result = task.scorer.score(one, found.scored, answer)
+    return result.valid, result.success, result.outcome
+
+
+def test_a_file_becomes_a_task(make: Any) -> None:
+    task = make()
+    assert [(v.name, v.kind) for v in task.variants] == [
+        ("training", "training"),
+        ("polite", "wording"),
+        ("bare", "wording"),
+        ("letters", "instruction"),
+        ("swapped", "instruction"),
+        ("Fake", "fake"),
+    ]
+    row = draw_items(task.source, 1, split="test", variant=task.variants[0]).items[0]
+    i = row.texts["a"].split()[1]
+    assert task.prompts["training"].render(row, task.training) == f"left {i} / right {i} : Yes or No?"
+    letters = task.mappings[1]
+    assert task.prompts["polite"].render(row, letters) == f"Please compare right {i} with left {i}. Say B, or A."
+    assert task.prompts["bare"].render(row, task.training) == f"left {i} = right {i}?"
+    assert task.demonstrator is not None
+    assert task.demonstrator.reply(row, letters, thought=False) == ("A" if row.label == "yes" else "B")
+    assert task.max_new_tokens == len("Yes") + 8
+    with pytest.raises(WhatStuckError, match="no thoughts"):
+        task.demonstrator.reply(row, letters, thought=True)
+
+
+def test_replies_are_scored_by_the_scored_mapping(make: Any) -> None:
+    task = make()  # item 0 is `no`
+    assert score(task, "training", " No.\nBecause") == (True, True, "right")
+    assert score(task, "training", "yes") == (True, False, "wrong")
+    assert score(task, "training", "No, they differ") == (False, False, "other_word")
+    assert score(task, "letters", "No") == (False, False, "other_word")
+    assert score(task, "letters", "b") == (True, True, "right")
+    assert score(task, "swapped", "Yes") == (True, True, "right")
+    assert task.parser.parse(" \n ") is None
+    # Fake shows letters and scores the words of the training
+    fake = task.variants[-1]
+    assert (fake.shown.name, fake.scored.name) == ("letters", "words")
+    assert score(task, "Fake", "No") == (True, True, "right")
+    assert score(task, "Fake", "B") == (False, False, "other_word")
+
+
+def test_no_reply_to_a_fake_item_is_right_under_both(make: Any) -> None:
+    task = make(BASE.replace("letters: {yes: A, no: B}", "half: {yes: Yes, no: B}"))
+    fake = task.variants[-1]
+    drawn = draw_items(task.source, 20, split="test", variant=fake)
+    assert {row.label for row in drawn.items} == {"no"}
+    assert drawn.unsolvable == 13
+    assert len(drawn.items) == 7
+
+
+def test_the_same_rows_under_every_variant_and_never_twice(make: Any) -> None:
+    task = make()
+    drawn = [draw_items(task.source, 8, split="test", variant=v, seed=3) for v in task.variants]
+    assert all([c.key for c in d.contents] == [c.key for c in drawn[0].contents] for d in drawn)
+    everything = draw_items(task.source, 300, split="test", variant=task.variants[0])
+    assert len(everything.items) == everything.distinct == 20
+    assert draw_items(task.source, 8, split="test", variant=task.variants[0], seed=4).contents != drawn[0].contents
+    with pytest.raises(WhatStuckError, match="no item on the train side"):
+        draw_items(task.source, 8, split="train", variant=task.variants[0])
+
+
+def test_held_out_names_alone_are_variants(make: Any) -> None:
+    task = make(BASE + "held_out: [polite, swapped]\nwords: [one, two, three, four, five, A]\n")
+    assert [v.name for v in task.variants] == ["training", "polite", "swapped", "Fake"]
+    assert [mapping.name for mapping in task.mappings] == ["words", "letters"]
+    drawn = {word for seed in range(50) for word in task.random_mapping(random.Random(seed)).meanings}
+    assert drawn == {"one", "two", "three", "four", "five"}  # A is a word of a mapping
+
+
+def test_truth_values_and_numbers_stay_text(make: Any) -> None:
+    rows = [{"a": True, "b": 1.5, "label": i % 2 == 0} for i in range(4)]
+    text = "data: rows.jsonl\nanswer: label\ntemplates: {t: '{a} {b} {true} {false}'}\n"
+    task = make(text + "mappings: {m: {true: yes, false: 07}}", rows)
+    item = draw_items(task.source, 1, split="test", variant=task.variants[0]).items[0]
+    assert task.prompts["training"].render(item, task.training) == "true 1.5 yes 07"
+
+
+def test_harder_rows_are_a_variant_of_their_own(make: Any) -> None:
+    task = make(BASE + "harder: {level: 1}\n")
+    hard = next(v for v in task.variants if v.kind == "harder")
+    of_hard = draw_items(task.source, 99, split="test", variant=hard).items
+    of_easy = draw_items(task.source, 99, split="test", variant=task.variants[0]).items
+    assert {row.texts["level"] for row in of_hard} == {"1"}
+    assert {row.texts["level"] for row in of_easy} == {"0"}
+    more = make(BASE + "harder: {long: long.csv, odd: {level: 1}}\n", long__csv="a,b,label\nx,y,yes\n")
+    assert [v.name for v in more.variants if v.kind == "harder"] == ["long", "odd"]
+    long = next(v for v in more.variants if v.name == "long")
+    assert draw_items(more.source, 9, split="test", variant=long).items[0].texts["a"] == "x"
+
+
+def test_trained_rows_are_left_out_and_counted(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    trained = "\n".join(json.dumps(row | {"a": row["a"].upper() + " "}) for row in ROWS[:5])
+    with caplog.at_level(logging.WARNING):
+        task = make(BASE + "train: train.jsonl\n", train__jsonl=trained)
+    assert task.notes == ("5 of 20 test rows are in train.jsonl, too, and are left out.",)
+    assert task.notes[0] in caplog.text
+    drawn = draw_items(task.source, 99, split="test", variant=task.variants[0])
+    assert len(drawn.items) == 15
+    assert len(draw_items(task.source, 5, split="train", variant=task.variants[0]).items) == 5
+    # prompts that were made already, under another wording and mapping
+    prompts = [{"prompt": "Please compare right 3 with left 3. Say B, or A.", "completion": "A"}]
+    task = make(BASE + "train: train.jsonl\n", train__jsonl=json.dumps(prompts[0]))
+    assert task.notes == ("1 of 20 test rows are in train.jsonl, too, and are left out.",)
+    with pytest.raises(WhatStuckError, match=r"every row of the test stands in train\.jsonl"):
+        make(BASE + "train: train.jsonl\n", rows=ROWS[:3], train__jsonl=trained)
+
+
+def test_rows_in_the_file_itself_and_rows_of_chats(make: Any) -> None:
+    task = make("items: [{q: 1 + 1, answer: 2}, {q: 2 + 2, answer: 4}]\ntemplates: {t: '{q} ='}\nchecker: number")
+    item = draw_items(task.source, 1, split="test", variant=task.variants[0], seed=1).items[0]
+    gold = {"1 + 1": "2", "2 + 2": "4"}[item.texts["q"]]
+    assert task.scorer.score(item, task.training, f"It is 7, no, {gold}.0").outcome == "right"
+    assert task.scorer.score(item, task.training, "It is 9").outcome == "wrong"
+    assert task.scorer.score(item, task.training, "no idea").outcome == "no_answer"
+    chat = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}]
+    task = make("data: rows.jsonl\nanswer: completion\ntemplates: {t: 'Say: {prompt}'}", chat)
+    item = draw_items(task.source, 1, split="test", variant=task.variants[0]).items[0]
+    assert task.prompts["training"].render(item, task.training) == "Say: Hi"
+
+
+def test_a_prefill_is_no_part_of_the_answer(make: Any) -> None:
+    task = make(BASE + "prefill: 'Answer:'\nreply: '{answer}, sure'\nchecker: {regex: '(?i)(yes|no)'}\n")
+    row = draw_items(task.source, 1, split="test", variant=task.variants[0]).items[0]
+    reply = task.demonstrator.reply(row, task.training, thought=False)
+    assert reply == f"Answer: {task.training[row.label]}, sure"
+    assert task.scorer.score(row, task.training, task.parser.parse(reply)).success
+    assert task.notes == ()
+
+
+# --- checkers
+
+
+def test_a_pattern_finds_the_answer(make: Any) -> None:
+    task = make(BASE + "checker: 'regex: answer is (\\w+)'\n")
+    assert score(task, "training", "I think the answer is NO, so") == (True, True, "right")
+    assert score(task, "training", "the answer is maybe") == (False, False, "other_word")
+    assert score(task, "training", "no") == (False, False, "no_answer")
+    assert task.notes[0].startswith("The checker does not take the reply 'No' to rows.jsonl line 1")
+
+
+def test_a_pattern_that_never_ends_is_timed_out(make: Any) -> None:
+    task = make(BASE + "checker: 'regex: ^(?:x+x+)+y|\\w+'\ntime_limit: 0.2\n")
+    began = time.monotonic()
+    assert score(task, "training", "x" * 60) == (False, False, "check_timed_out")  # C, which hears no signal of Python
+    assert time.monotonic() - began < 10
+    assert score(task, "training", "no") == (True, True, "right")  # another worker goes on
+    assert task.scorer.guard.failures == {"no answer in 0.2 seconds": 1}
+
+
+CHECKER = """\
+import os, subprocess, sys, time
+seen = []
+def judge(row, answer):
+    seen.append(answer)
+    print("noise on stdout", answer)
+    if answer == "raise": raise ValueError("first line\\nsecond line")
+    if answer == "hang":
+        while True: pass
+    if answer == "sleep": time.sleep(60)
+    if answer == "fork":  # a child that outlives it, and holds its pipes open
+        subprocess.Popen(["sleep", "60"], close_fds=False)
+        time.sleep(60)
+    if answer == "exit": sys.exit(3)
+    if answer == "die": os._exit(1)
+    if answer == "silent": return None
+    if answer == "count": return len(seen) == 1
+    if answer == "read": return sys.stdin.read() == ""
+    return answer == row["gold"] and row["b"].startswith("right")
+"""
+
+
+def test_a_function_of_the_users_own(make: Any) -> None:
+    task = make(BASE + "checker: judge.py:judge\ntime_limit: 0.3\n", judge__py=CHECKER)
+    outcomes = {
+        reply: score(task, "training", reply)[2]
+        for reply in ("No", "Yes", "raise", "silent", "exit", "read", "hang", "count", "die", "sleep", "fork", "No.")
+    }
+    assert outcomes == {
+        "No": "right",
+        "Yes": "wrong",
+        "raise": "check_failed",
+        "silent": "check_failed",
+        "exit": "check_failed",
+        "read": "right",
+        "hang": "check_timed_out",
+        "count": "right",  # the first one of a new worker
+        "die": "check_failed",
+        "sleep": "check_timed_out",
+        "fork": "check_timed_out",
+        "No.": "wrong",
+    }
+    assert task.scorer.guard.failures == {
+        "ValueError: first line": 1,
+        "TypeError: it returned None, not True or False": 1,
+        "SystemExit: 3": 1,
+        "no answer in 0.3 seconds": 3,
+        "the checker ended its process": 1,
+    }
+    assert score(task, "letters", "B") == (True, True, "right")
+
+
+def test_one_worker_checks_many_rows(tmp_path: Path) -> None:
+    (tmp_path / "fast.py").write_text("def check(row, answer): return row['n'] == int(answer)\n", encoding="utf-8")
+    check = guarded("fast.py:check", folder=tmp_path)
+    began = time.monotonic()
+    assert all(check({"n": n}, str(n)).found is True for n in range(2000))
+    assert time.monotonic() - began < 5  # about 0.1 s; a process each would take minutes
+    check.close()
+    assert check({"n": 1}, "2").found is False
+    assert check({"n": 1}, "\ud800 x").failure == "check_failed"  # half a surrogate comes through, and int() refuses it
+    check.close()
+
+
+def test_the_code_of_a_checker_is_part_of_a_task(make: Any) -> None:
+    text = BASE + "checker: judge.py:judge\n"
+    first, again = make(text, judge__py=CHECKER), make(text, judge__py=CHECKER)
+    changed = make(text, judge__py=CHECKER + "# better\n")
+    assert first.identity == again.identity != changed.identity
+    assert make().identity != make(rows=ROWS[:-1]).identity
+
+
+# --- bad files
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "{a} / {b} :",
+            "{a} / {bb} :",
+            r"template 'plain' has an unknown slot \{bb\}: did you mean 'b'\?; the columns",
+        ),
+        ("compare {b} with {a}", "compare {b}", r"template 'polite' lacks the slot \{a\}, which 'plain' has"),
+        (
+            "Say {no}, or {yes}.",
+            "Say {no}.",
+            r"template 'polite' lacks the slot \{yes\}, which says what a label means",
+        ),
+        (
+            " : {yes} or {no}?",
+            "?",
+            r"template 'plain' lacks the slots \{yes\}, \{no\}: no prompt would show the mapping",
+        ),
+        ("{a} = {b}?", "{a} = {b}? {label}", r"template 'bare' shows the right answer by \{label\}"),
+        ("{a} = {b}?", "{a} = {b? ", r"template 'bare' has a lone '\{' in '\{a\} = \{b\?': write \{\{ for a brace"),
+        ("{a} = {b}?", "{a} = {b} {}", "has a slot without a name"),
+        ("{a} = {b}?", " ", "template 'bare' is empty"),
+        ("letters: {yes: A, no: B}", "letters: {yes: A}", "mapping 'letters' gives the label 'no' no meaning"),
+        ("letters: {yes: A, no: B}", "letters: {yes: A, no: }", "mapping 'letters' gives the label 'no' no meaning"),
+        (
+            "letters: {yes: A, no: B}",
+            "letters: {yes: A, no: a.}",
+            "'yes' and 'no' the same meaning .*no reply tells them",
+        ),
+        ("{yes: A, no: B}", "{yes: A, no: B, so: C}", "mapping 'letters' has the label 'so', which 'words' has not"),
+        ("{yes: Yes, no: No}\n  letters: {yes: A, no: B}\n  swapped: {yes: No, no: Yes}", "{yep: Yes, no: No}", "slot"),
+        ("answer: label", "answer: lable", "no column 'lable': did you mean 'label'"),
+        ("answer: label", "anwser: label", "unknown key 'anwser': did you mean 'answer'"),
+        ("answer: label", "training: plane", "the training template 'plane' is none of .*did you mean 'plain'"),
+        ("answer: label", "answer: label\nchecker: exakt", "unknown checker 'exakt': did you mean 'exact'"),
+        ("answer: label", "answer: label\nchecker: 'regex: (a'", "regular expression '.a' is wrong"),
+        ("answer: label", "answer: label\nchecker: gone.py:f", "the checker 'gone.py:f' cannot be loaded"),
+        ("answer: label", "answer: label\nchecker: json:dupms", "cannot be loaded: .*no function of json"),
+        ("answer: label", "answer: label\nchecker: number", "line 1: the answer 'No' holds no number"),
+        ("answer: label", "answer: label\ntime_limit: -1", "time_limit: Input should be greater than 0"),
+        (
+            "answer: label",
+            "answer: label\nheld_out: [poltie]",
+            "no template or mapping 'poltie': did you mean 'polite'",
+        ),
+        ("answer: label", "answer: label\nheld_out: plain", "'plain' is that of the training"),
+        ("answer: label", "answer: label\nfake: bare", "fake must name a mapping"),
+        ("answer: label", "answer: label\nreply: so", r"the reply lacks the slot \{answer\}"),
+        ("answer: label", "answer: label\nwords: [p, q]", "words must hold at least 4 for 2 labels, .* there are 2"),
+        ("answer: label", "answer: label\nharder: {level: 9}", "no row is 'Harder'"),
+        ("answer: label", "answer: label\nharder: {depth: 9}", "the column 'depth', which no row has"),
+        ("answer: label", "answer: label\nharder: gone.jsonl", "no such file"),
+        ("  bare:", "  plain:", "'plain' stands twice"),
+        ("  bare:", "  letters:", "two things have the name 'letters'"),
+        ("data: rows.jsonl\n", "", "give the rows of the test"),
+        ("data: rows.jsonl", "data: gone.jsonl", "no such file"),
+        ("templates:", "templates: [", "is no readable YAML"),
+    ],
+)
+def test_one_line_says_what_is_wrong(make: Any, old: str, new: str, message: str) -> None:
+    assert BASE.count(old) == 1
+    with pytest.raises(WhatStuckError, match=message) as caught:
+        make(BASE.replace(old, new))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "there are no rows in it"),
+        ([*ROWS, {"a": "x", "b": "y", "label": "yess"}], "line 21: the label 'yess' has no meaning .*mean 'yes'"),
+        ([*ROWS, {"a": "x", "label": "yes"}], "line 21: no column 'b'"),
+        ([*ROWS, {"a": "x", "b": [], "label": "yes"}], "line 21: the column 'b' must be text or a number, found list"),
+        ([*ROWS, {"a": "x", "b": None, "label": "yes"}], "line 21: the column 'b' .* found nothing"),
+        ([{"a": "x", "b": "y", "label": "yes", "no": 1}], "'no' is a label and a column"),
+        (["text"], "line 1: expected an object with columns, found str"),
+    ],
+)
+def test_one_line_says_which_row_is_wrong(make: Any, rows: Any, message: str) -> None:
+    with pytest.raises(WhatStuckError, match=message):
+        make(rows=rows)
+
+
+@given(st.text(min_size=1).filter(str.strip), st.text())
+def test_a_template_says_everything_that_stands_in_it(text: str, value: str) -> None:
+    escaped = text.replace("{", "{{").replace("}", "}}")
+    assert Template.parse("t", f"{escaped}{{slot}}{escaped}").fill({"slot": value}) == text + value + text
+
+
+def test_what_fills_a_slot_is_no_template() -> None:
+    template = Template.parse("t", "{{{a}}} {a} {not a word}")
+    assert template.fill({"a": "{b}}", "not a word": "{a}"}) == "{{b}}} {b}} {a}"
+    assert template.slots == ("a", "a", "not a word")
+
+
+def test_a_mapping_is_known_by_its_pairs(make: Any) -> None:
+    task = make()
+    same = InstructionMapping("words again", task.training.pairs)
+    row = draw_items(task.source, 1, split="test", variant=task.variants[0]).items[0]
+    assert task.source.pose(row, same, task.training, random.Random(0)) is row

@@ -1,0 +1,218 @@
+"""The same rows in other wordings: aligned by content, and what cannot be aligned is said."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.drawing import draw_items
+from whatstuck.generalization.task import Task
+from whatstuck.generalization.wordings import load_wordings
+
+Write = Callable[[str, list[dict[str, Any]]], Path]
+
+WORDS = ["river", "stone", "lamp", "clock", "train", "garden", "paper", "spoon", "cloud", "bridge", "violin", "carpet"]
+
+
+def pairs(count: int = 40) -> list[tuple[str, str, bool]]:
+    rng = random.Random(7)
+    found: dict[str, tuple[str, str, bool]] = {}
+    while len(found) < count:
+        a, b = " ".join(rng.sample(WORDS, 4)), " ".join(rng.sample(WORDS, 5))
+        found[" ".join(sorted(f"{a} {b}".split()))] = (a, b, rng.random() < 0.5)
+    return list(found.values())
+
+
+def plain(rows: list[tuple[str, str, bool]]) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"First: {a}\nSecond: {b}\nThe same? Yes or No?", "completion": "Yes" if y else "No"}
+        for a, b, y in rows
+    ]
+
+
+def turned(rows: list[tuple[str, str, bool]]) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"Is '{b.upper()}' a wording of '{a}'?", "completion": " TRUE." if y else "false"}
+        for a, b, y in rows
+    ]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def file(name: str, rows: list[dict[str, Any]]) -> Path:
+        path = tmp_path / name
+        path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+        return path
+
+    return file
+
+
+def items(task: Task[Any, Any, Any], variant: int) -> list[Any]:
+    return list(draw_items(task.source, 999, split="test", variant=task.variants[variant], seed=5).items)
+
+
+def test_shuffled_and_rearranged_rows_are_found(write: Write) -> None:
+    rows = pairs()
+    others = rows[:]
+    random.Random(1).shuffle(others)
+    task = load_wordings([write("set_plain.jsonl", plain(rows)), write("set_turned.jsonl", turned(others))])
+    assert (task.name, [(v.name, v.kind) for v in task.variants]) == (
+        "set",
+        [("training", "training"), ("turned", "wording")],
+    )
+    assert len(task.source.rows) == 40
+    assert task.notes == ("The wording of the training is 'plain', in set_plain.jsonl.",)
+    assert [row.key for row in items(task, 0)] == [row.key for row in items(task, 1)]
+    words = task.variants[1].scored
+    assert dict(words.pairs) == {"Yes": "TRUE.", "No": "false"}
+    for row in items(task, 1):
+        a, b, same = next(known for known in rows if known[0] in task.prompts["training"].render(row, words))
+        assert task.prompts["turned"].render(row, words) == f"Is '{b.upper()}' a wording of '{a}'?"
+        assert row.label == ("Yes" if same else "No")
+
+
+def test_each_wording_is_scored_by_its_own_words(write: Write) -> None:
+    task = load_wordings([write("a.jsonl", plain(pairs())), write("b.jsonl", turned(pairs()))])
+    row = next(row for row in items(task, 0) if row.label == "Yes")
+    outcomes = [
+        [
+            task.scorer.score(row, variant.scored, reply).outcome
+            for reply in ("yes", "No\nmore", "true", "False", "Yes it is")
+        ]
+        for variant in task.variants
+    ]
+    assert outcomes == [
+        ["right", "wrong", "other_word", "other_word", "other_word"],
+        ["other_word", "other_word", "right", "wrong", "other_word"],
+    ]
+    assert task.max_new_tokens == len(" TRUE.") + 8
+
+
+def test_rows_that_are_missing_or_have_another_answer_are_left_out_everywhere(write: Write) -> None:
+    rows = pairs()
+    fewer = turned(rows[:30])
+    third = plain(rows)
+    third[3]["completion"] = "No" if third[3]["completion"] == "Yes" else "Yes"
+    for row in third:
+        row["prompt"] = row["prompt"].replace("The same?", "Equal?")
+    task = load_wordings(
+        [write("one.jsonl", plain(rows)), write("two.jsonl", fewer), write("three.jsonl", third)], training="one"
+    )
+    assert task.notes[1:] == (
+        "'two' lacks 10 of 40 rows: 10 were not found, 0 have another answer.",
+        "'three' lacks 1 of 40 rows: 0 were not found, 1 have another answer.",
+        "29 of 40 rows stand in every wording; only these are asked.",
+    )
+    assert {len(items(task, variant)) for variant in range(3)} == {29}
+
+
+def test_ids_come_before_content(write: Write) -> None:
+    rows = [{**row, "id": f"r{i}"} for i, row in enumerate(plain(pairs()))]
+    others = [
+        {"id": f"r{i}", "prompt": f"Nothing alike {i * 7}", "completion": rows[i]["completion"]} for i in range(40)
+    ]
+    random.Random(2).shuffle(others)
+    task = load_wordings([write("a.jsonl", rows), write("b.jsonl", others)])
+    row = items(task, 1)[0]
+    index = next(i for i, known in enumerate(rows) if known["prompt"] == row.texts["training"])
+    assert row.texts["b"] == f"Nothing alike {index * 7}"
+
+
+def test_position_is_believed_only_where_every_answer_fits(write: Write) -> None:
+    rows = pairs()
+    numbered = [{"prompt": f"{i * 13} again", "completion": "ja" if y else "nein"} for i, (_, _, y) in enumerate(rows)]
+    task = load_wordings([write("a.jsonl", plain(rows)), write("b.jsonl", numbered)])
+    assert task.notes[1] == "'b' is aligned by position: its prompts cannot be compared."
+    assert dict(task.variants[1].scored.pairs) == {"Yes": "ja", "No": "nein"}
+    numbered[5]["completion"] = "nein" if numbered[5]["completion"] == "ja" else "ja"
+    with pytest.raises(
+        WhatStuckError, match=r"no other wording has the rows of a\.jsonl: 'b' is left out: .* 0 were found"
+    ):
+        load_wordings([write("a.jsonl", plain(rows)), write("b.jsonl", numbered)])
+
+
+def test_answers_that_are_texts_must_be_the_same(write: Write) -> None:
+    rows = [{"prompt": f"Turn round: {a}", "completion": " ".join(reversed(a.split()))} for a, _, _ in pairs()]
+    others = [
+        {"prompt": f"{row['prompt'][12:]}\nRead it backwards!", "completion": row["completion"] + "."} for row in rows
+    ]
+    others[0]["completion"] = "something else"
+    task = load_wordings([write("a.jsonl", rows), write("b.jsonl", others)])
+    assert len(task.source.rows) == 39
+    assert task.training.pairs == ()
+    row = items(task, 1)[0]
+    assert task.scorer.score(row, task.training, row.label.upper()).outcome == "right"
+    assert task.scorer.score(row, task.training, "river").outcome == "wrong"
+
+
+def test_rows_of_the_same_words_are_told_apart_by_their_place(write: Write) -> None:
+    rows = [*pairs(), ("a b c d", "e f g", True), ("e f g", "a b c d", False)]
+    turned_rows = turned(rows)
+    task = load_wordings([write("a.jsonl", plain(rows)), write("b.jsonl", turned_rows)])
+    assert len(task.source.rows) == 42
+    task = load_wordings([write("a.jsonl", plain(rows)), write("b.jsonl", [*turned_rows[:40], *turned_rows[:-3:-1]])])
+    assert len(task.source.rows) == 40  # they stand the other way round, and their answers show it
+    assert "0 were not found, 2 have another answer" in task.notes[1]
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ([], "needs at least two files, one per wording, found 1"),
+        ([[{"prompt": "x y", "completion": "Yes"}] * 3], "no other wording has the rows of a"),
+        ([[{**row, "completion": "Yes"} for row in plain(pairs())]], "one word for two labels"),
+        (
+            [[{"messages": [{"role": r, "content": "Hi"} for r in ("system", "user", "assistant")]}] * 2],
+            "one user message",
+        ),
+        ([[]], "there are no rows in it"),
+    ],
+)
+def test_what_is_no_other_wording(write: Write, others: list[list[dict[str, Any]]], message: str) -> None:
+    files = [write("a.jsonl", plain(pairs()))] + [write(f"b{i}.jsonl", rows) for i, rows in enumerate(others)]
+    with pytest.raises(WhatStuckError, match=message) as caught:
+        load_wordings(files)
+    assert "\n" not in str(caught.value)
+
+
+def test_which_wording_is_trained(write: Write, tmp_path: Path) -> None:
+    write("set-plain.jsonl", plain(pairs()))
+    file = write("set-turned.jsonl", turned(pairs()))
+    for training in ("turned", "set-turned", "set-turned.jsonl", file, str(file)):
+        task = load_wordings(tmp_path, training)
+        assert task.variants[1].name == "plain"
+        assert dict(task.training.pairs) == {"TRUE.": "TRUE.", "false": "false"}
+    elsewhere = tmp_path / "other" / "third.jsonl"
+    elsewhere.parent.mkdir()
+    shutil.copy(file, elsewhere)
+    assert [v.name for v in load_wordings(tmp_path, elsewhere).variants] == ["training", "set-plain", "set-turned"]
+    with pytest.raises(
+        WhatStuckError, match="the training wording 'turnd' is none of plain, turned: did you mean 'turned'"
+    ):
+        load_wordings(tmp_path, "turnd")
+    with pytest.raises(WhatStuckError, match="names a file twice"):
+        load_wordings([tmp_path, file])
+    with pytest.raises(WhatStuckError, match="no such file"):
+        load_wordings([file, tmp_path / "gone.jsonl"])
+
+
+def test_human_wordings_of_the_same_items(shared_data: Callable[[str], Path]) -> None:
+    task = load_wordings(shared_data("prompt_variants") / "paws", training="Meaning")
+    assert task.name == "paws_labeled_final"
+    assert len(task.variants) == 11  # of 12 files; one asks for a paraphrase and has 91 rows
+    assert task.notes == (
+        "The wording of the training is 'Meaning', in paws_labeled_final_Meaning.jsonl.",
+        "'paraphrase_task' is left out: of 200 rows, 0 were found in it.",
+    )
+    assert len(items(task, 4)) == 200
+    words = {v.name: dict(v.scored.pairs) for v in task.variants}
+    assert words["PAWS_ANLI_GPT3"] == {"No": "False", "Yes": "True"}
+    assert all(found == {"No": "No", "Yes": "Yes"} for name, found in words.items() if name != "PAWS_ANLI_GPT3")
+    row = items(task, 0)[0]
+    sentence = row.texts["training"].split("\n")[0].removeprefix("Sentence 1: ")
+    assert all(sentence in task.prompts[v.wording].render(row, v.shown) for v in task.variants)
