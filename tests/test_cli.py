@@ -97,3 +97,15 @@ def test_the_demo_end_to_end_on_a_tiny_model(tiny_base: Path, tmp_path: Path, mo
         tiny_base, tmp_path / "demo" / "training", tmp_path / "demo" / "rows.jsonl", tmp_path / "run", players=4, rows=3
     )
     assert trained_on.manifest["track"]["data"]["split"] == "train"
+
+
+def test_the_demo_shows_the_stored_run(tmp_path: Path) -> None:
+    for _ in range(2):  # it is there already
+        run = demo.show_frozen_prompts(tmp_path)
+    arms = run.manifest["generalize"]["verdict"]["arms"]
+    assert set(arms) == {"frozen", "diverse"}
+    assert arms["diverse"]["verdict"] == "follows instructions"
+    page = run.report.read_text(encoding="utf-8")
+    assert "A stored run" in page
+    assert str(Path.home()) not in page + (run.path / "run.json").read_text(encoding="utf-8")
+    assert run.generalization.num_rows == len(run.manifest["generalize"]["task"]["variants"]) * 2 * 8  # arms, steps

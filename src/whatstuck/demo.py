@@ -1,11 +1,14 @@
 """The packaged example, end to end: fine-tune SmolLM2 on family riddles, see what happened, and what did not stick.
 
+Beside it stands a stored run: what frozen prompts do to a model small enough to be trained on many of them.
+
 The task is made offline by reasoning-gym: who is whom to whom in a small family, one word as the answer. The model
 comes from a package, so nothing is downloaded at run time.
 """
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ HELDOUT_ROWS = 48
 STEPS = 32  # checkpoints 0, 1, 2, 4, 8, 16, 32; three epochs
 # a training this short cannot be probed for a few percent of its time
 PROBE: dict[str, Any] = {"players": 5, "rows": 6, "eval_rows": HELDOUT_ROWS, "probe_budget": None}
+STORED = Path(__file__).parent / "stored" / "frozen-prompts"
+"""Made by benchmarks/store_frozen_run.py."""
 # fewer prompts and draws than by default: minutes count
 THRESHOLDS: dict[str, Any] = {"base_prompts": 2, "base_samples": 4, "base_learned": 12}
 
@@ -92,6 +97,24 @@ def run_demo(out: Path, *, seed: int = 0) -> Run:
         make_rows(rows, seed=seed)
     train(training_settings(out, seed=seed))
     return find_unlearned(MODEL, out / "training", rows, out / "run", thresholds=THRESHOLDS, seed=seed)
+
+
+def show_frozen_prompts(out: Path) -> Run:
+    """The stored run about frozen prompts, with its page.
+
+    Args:
+        out: Folder of the demo.
+
+    Raises:
+        WhatStuckError: If the page cannot be written.
+    """
+    from whatstuck.report import write_report
+
+    folder = out / STORED.name
+    if not folder.exists():
+        shutil.copytree(STORED, folder)
+    write_report(folder)
+    return Run(folder)
 
 
 def plan_demo() -> dict[str, Any]:

@@ -134,12 +134,17 @@ def demo(
     whatstuck demo --out demo
     ```
     """
-    from whatstuck.demo import plan_demo, run_demo
+    from whatstuck.demo import plan_demo, run_demo, show_frozen_prompts
 
     if dry_run:
         say(plan_demo(), json_line=json_line)
         return
     run = run_demo(out, seed=seed)
+    stored = show_frozen_prompts(out)
     if not json_line:
         say_rows(run)
+        typer.echo("Does what stuck survive another instruction? A stored run of a small model:")
+        for name, arm in stored.manifest["generalize"]["verdict"]["arms"].items():
+            typer.echo(f"- {name}: {arm['verdict']} ({arm['sentences'][1]})")
+        typer.echo(f"Its page: {stored.report}")
     say_verdict(run, json_line=json_line)

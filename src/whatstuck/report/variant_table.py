@@ -37,11 +37,12 @@ def variant_table(
     """
     last = {arm: run.last(arm, decoding) for arm in run.arms}
     groups: dict[str, list[dict[str, Any]]] = {}
+    usual = next((dict(v.get("shift") or {}) for v in variants if v.get("kind") == "training"), {})
     for variant in variants:
         name = str(variant["name"])
         cells = [last[arm].get(name) for arm in run.arms]
         if any(cells):
-            line = {"name": name, "asked": _asked(variant, text=text), "cells": [_shown(cell) for cell in cells]}
+            line = {"name": name, "asked": _asked(variant, usual, text=text), "cells": [_shown(cell) for cell in cells]}
             groups.setdefault(str(variant["kind"]), []).append(line)
     titled = [(*KINDS.get(kind, (kind, "")), lines) for kind, lines in groups.items()]
     return [{"title": title, "meaning": meaning, "lines": lines} for title, meaning, lines in titled]
@@ -57,16 +58,16 @@ def _shown(cell: Cell | None) -> dict[str, str]:
     return {"value": value, "around": around.removesuffix(")"), "more": "; ".join(more)}
 
 
-def _asked(variant: Mapping[str, Any], *, text: bool) -> list[str]:
-    """How a variant differs from the training wording."""
+def _asked(variant: Mapping[str, Any], usual: Mapping[str, Any], *, text: bool) -> list[str]:
+    """How a variant differs from the training wording, whose difficulty is the usual one."""
     said = []
     shown, scored = mapping_pairs(variant.get("shown")), mapping_pairs(variant.get("scored"))
     if text and shown:
         said.append(f"shown: {_mapping(shown)}")
     if text and scored and scored != shown:
         said.append(f"scored: {_mapping(scored)}")
-    shift = variant.get("shift")
-    if isinstance(shift, dict) and shift:
+    shift = {name: value for name, value in (variant.get("shift") or {}).items() if usual.get(name) != value}
+    if shift:
         said.append(", ".join(f"{name} {value}" for name, value in shift.items()))
     wording = str(variant.get("wording") or "training")
     return said + ([f"wording {wording}"] if wording not in ("training", variant["name"]) else [])

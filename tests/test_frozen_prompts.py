@@ -1,0 +1,188 @@
+"""The experiment on frozen prompts: its task, its arms, and what it reports."""
+
+import importlib
+import itertools
+import json
+import random
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from whatstuck.generalization.arms import make_arm
+from whatstuck.generalization.drawing import draw_items, side
+from whatstuck.generalization.tasks.micro_points import FACES, Hand, micro_points, random_faces, sums
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+TASK = micro_points()
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    names = ("micro_model", "frozen_micro", "frozen_evaluation", "frozen_prompts", "frozen_interactions")
+    return {name: importlib.import_module(name) for name in names}
+
+
+# --- the task
+
+
+@pytest.mark.parametrize("variant", TASK.variants, ids=lambda variant: variant.name)
+def test_every_item_can_be_solved_and_the_solution_is_right(variant: object) -> None:
+    drawn = draw_items(TASK.source, 200, split="test", variant=variant)  # type: ignore[arg-type]
+    assert drawn.distinct >= 100
+    for item, content in zip(drawn.items, drawn.contents, strict=True):
+        assert side(TASK.source.key(content)) == "test"
+        assert TASK.demonstrator is not None
+        reply = TASK.demonstrator.reply(item, variant.scored, thought=False)  # type: ignore[attr-defined]
+        answer = TASK.parser.parse(reply)
+        assert answer is not None
+        assert TASK.scorer.score(item, variant.scored, answer).success  # type: ignore[attr-defined]
+        if variant.kind == "fake":  # type: ignore[attr-defined]
+            assert not TASK.scorer.score(item, variant.shown, answer).valid  # type: ignore[attr-defined]
+
+
+def test_targets_are_all_that_can_be_reached() -> None:
+    for numbers in itertools.product((1, 4, 10), repeat=3):
+        a, b, c = numbers
+        reached = {value for value in (a + b + c, a + b - c, a - b + c, a - b - c) if 0 <= value <= 99}
+        assert set(sums(numbers)) == reached
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        ("3 10 10 : 3 + 10 - 10", "right"),
+        ("3 10 10 : 10 - 10 + 3", "right"),
+        ("3 5 5 : 3 + 10 - 10", "right"),  # what it says of the cards does not count
+        ("3 10 10 : 3 + 10 + 10", "wrong_value"),
+        ("3 10 10 : 3 + 5 - 5", "wrong_numbers"),
+        ("3 10 10 : 3", "wrong_numbers"),
+        ("3 10 10 : 3 + 10 - 10 - 1", "wrong_numbers"),
+    ],
+)
+def test_replies_are_scored(reply: str, outcome: str) -> None:
+    answer = TASK.parser.parse(reply)
+    assert answer is not None
+    assert TASK.scorer.score(Hand(("3", "K", "J"), 3), TASK.training, answer).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "3 10 10", "3 10 10 :", "3 : + 3", "3 10 : 3 + ", "K : K + 3", "1 : 1 2", "a : b"]
+)
+def test_what_is_no_formula_is_no_answer(reply: str) -> None:
+    assert TASK.parser.parse(reply) is None
+
+
+def test_a_diverse_training_never_shows_what_is_held_out() -> None:
+    rng = random.Random(0)
+    drawn = {random_faces(rng).meanings for _ in range(20_000)}
+    assert len(drawn) == 989  # of 1,000: not the ten uniform ones, and not 6, 9, 7
+    instructed = {variant.shown.meanings for variant in TASK.variants if variant.kind in ("instruction", "fake")}
+    assert not drawn & instructed
+
+
+def test_no_arm_trains_on_a_hand_of_the_test() -> None:
+    for arm in ("frozen", "diverse", "k4"):
+        rows = make_arm(TASK, arm, 500).rows
+        assert all(side(row["content"]) == "train" for row in rows)
+
+
+# --- the base and the training
+
+
+def test_pretraining_holds_no_hand_with_a_face_card_to_solve(scripts: dict[str, ModuleType]) -> None:
+    micro = scripts["micro_model"]
+    tokenizer = micro.micro_tokenizer()
+    solved = looked_up = 0
+    for prompt, completion in itertools.islice(micro.pretraining(tokenizer, 0), 400):
+        words, reply = tokenizer.convert_ids_to_tokens(prompt), tokenizer.convert_ids_to_tokens(completion)
+        assert reply[-1] == "<eos>"
+        assert "<mask>" not in words + reply
+        if "T=" in words:
+            solved += 1
+            assert not set(words[words.index(":") :]) & set(FACES)
+        else:
+            looked_up += 1
+            meanings = {words[i].removesuffix("="): words[i + 1] for i in range(0, 6, 2)}
+            assert reply[:-1] == [meanings.get(card, card) for card in words[words.index(":") + 1 : -1]]
+    assert min(solved, looked_up) > 150
+
+
+def test_an_arm_is_trained_evaluated_and_not_done_again(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    micro, arms, evaluation = (scripts[name] for name in ("micro_model", "frozen_micro", "frozen_evaluation"))
+    micro.BATCH, before = 8, micro.BATCH
+    arms.BATCH = 8
+    try:
+        out = arms.train_arm(tmp_path, "diverse", seed=3, strength=2, steps=3)
+        stamp = (out / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
+        assert arms.train_arm(tmp_path, "diverse", seed=3, strength=2, steps=3) == out
+        assert (out / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns == stamp
+    finally:
+        micro.BATCH = arms.BATCH = before
+    base = micro.micro_base(tmp_path, 3, 2)
+    first = (base / "model.safetensors").read_bytes()
+    assert (out / "checkpoint-0" / "model.safetensors").read_bytes() == first
+    evaluation.ITEMS = evaluation.CURVE_ITEMS = 8
+    part = tmp_path / "part.jsonl"
+    rows = evaluation.evaluate_arm(part, base, out, TASK, arm="diverse", about={"seed": 3})
+    again = evaluation.evaluate_arm(part, base, tmp_path / "gone", TASK, arm="diverse", about={"seed": 3})
+    assert [evaluation.rounded(row) for row in rows] == again
+    assert {row["step"] for row in rows} == {0, 3}
+    line = evaluation.line_of(again)
+    assert set(line["arms"]["diverse"]) == {variant.name for variant in TASK.variants}
+    json.dumps(line)
+
+
+def test_training_lowers_the_loss(scripts: dict[str, ModuleType]) -> None:
+    micro = scripts["micro_model"]
+    tokenizer = micro.micro_tokenizer()
+    model = micro.micro_model(tokenizer, 0)
+    losses = []
+
+    def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        losses.append(loss.item())
+        return loss
+
+    micro.fit(model, micro.pretraining(tokenizer, 0), 12, loss_of=loss_of)
+    assert losses[-1] < losses[0] - 1
+
+
+# --- what is said
+
+
+def cell(success: float, validity: float | None = None) -> dict[str, list[float]]:
+    return {"success": [success] * 3, "validity": [success if validity is None else validity] * 3, "at_step_0": [0, 0]}
+
+
+def test_the_signature_is_told_from_its_absence(scripts: dict[str, ModuleType]) -> None:
+    names = ("All-5", "All-7", "6-9-7")
+    frozen = {"ID": cell(0.99), "Fake": cell(0.8)} | {name: cell(0.0, 0.1) for name in names}
+    diverse = {"ID": cell(0.97), "Fake": cell(0.0)} | {name: cell(0.95) for name in names}
+    found = scripts["frozen_prompts"].signature({"arms": {"frozen": frozen, "diverse": diverse}})
+    assert all(found.values())
+    assert len(found) == 6
+    worse = {"arms": {"frozen": frozen | {"6-9-7": cell(0.3)}, "diverse": diverse | {"All-7": cell(0.85)}}}
+    found = scripts["frozen_prompts"].signature(worse)
+    assert [name for name, holds in found.items() if not holds] == ["frozen_collapses", "diverse_follows"]
+    assert scripts["frozen_prompts"].signature({"arms": {"frozen": frozen}})["diverse_learns"] is None
+
+
+def test_shares_of_interactions_by_word(scripts: dict[str, ModuleType]) -> None:
+    """One hand whose only interaction is its card with its value, one whose only one is the target."""
+    strength = torch.zeros(2, 128).numpy()
+    strength[0, 0b0010001] = 2.0  # value of J and card 1
+    strength[1, 0b0001000] = 2.0
+    found = scripts["frozen_interactions"].shares(strength, [0, 0], seed=0)
+    assert found["own"][0] == found["any"][0] == found["card"][0] == found["both"][0] == 0.5
+    assert found["null"][0] == pytest.approx(1.5 / 7, abs=1e-4)  # two players of the first, one of the second
+    assert found["own"][1] == 0
+    assert found["own"][2] == 1
+
+
+def test_players_are_the_words_that_carry_meaning(scripts: dict[str, ModuleType]) -> None:
+    text = TASK.prompts["training"].render(Hand(("K", "3", "J"), 4), TASK.training)
+    words = [text[start:end] for start, end in scripts["frozen_interactions"].players(text)]
+    assert words == ["10", "10", "10", "4", "K", "3", "J"]
