@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from micro_model import BATCH, Example, encode, fit, micro_base
 from whatstuck.generalization.arms import make_arm
 from whatstuck.generalization.tasks.micro_points import micro_points
+from whatstuck.training.objectives import find_objective
 
 STEPS = 800
 CHECKPOINTS = (0, 20, 50, 100, 200, 400, 600, STEPS)
@@ -29,7 +30,19 @@ def arm_examples(tokenizer: PreTrainedTokenizerFast, arm: str, *, count: int, se
         yield encode(tokenizer, row["prompt"][0]["content"], row["completion"][0]["content"])
 
 
-def train_arm(folder: Path, arm: str, *, seed: int, strength: int, steps: int = STEPS) -> Path:
+OBJECTIVES: dict[str, dict[str, float]] = {
+    "dft": {},
+    "sed": {"k": 2, "tau": 0.95},
+    "eaft": {},
+    "asft": {},
+    "kl": {"weight": 0.05},
+    "kl-strong": {"weight": 0.5},
+    "l2": {"weight": 0.05},
+}
+"""Beside `sft`, on the frozen arm; weights as in the paper (a 0.05 and 0.5), fixed before anything was seen."""
+
+
+def train_arm(folder: Path, arm: str, *, seed: int, strength: int, steps: int = STEPS, objective: str = "sft") -> Path:
     """Fine-tune one arm, unless it is there.
 
     Args:
@@ -38,11 +51,12 @@ def train_arm(folder: Path, arm: str, *, seed: int, strength: int, steps: int = 
         seed: Of the base, the hands and the mappings.
         strength: Pretraining steps of the base.
         steps: Fine-tuning steps.
+        objective: `sft`, or one of `OBJECTIVES`.
 
     Returns:
         Its folder, with `checkpoint-N` at `CHECKPOINTS` and at the last step.
     """
-    out = folder / f"seed{seed}-base{strength}-{arm}"
+    out = folder / f"seed{seed}-base{strength}-{arm}{'' if objective == 'sft' else f'-{objective}'}"
     if (out / "done").exists():
         return out
     base = micro_base(folder, seed, strength)
@@ -55,6 +69,7 @@ def train_arm(folder: Path, arm: str, *, seed: int, strength: int, steps: int = 
             model.save_pretrained(out / f"checkpoint-{step}")
             tokenizer.save_pretrained(out / f"checkpoint-{step}")
 
-    fit(model, arm_examples(tokenizer, arm, count=steps * BATCH, seed=seed), steps, save)
+    minimized = find_objective(objective.partition("-")[0], OBJECTIVES.get(objective, {}))
+    fit(model, arm_examples(tokenizer, arm, count=steps * BATCH, seed=seed), steps, save, minimized)
     (out / "done").touch()
     return out

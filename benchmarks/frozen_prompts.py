@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -26,7 +26,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from frozen_evaluation import Row, evaluate_arm, line_of
-from frozen_micro import STRENGTHS, train_arm
+from frozen_micro import OBJECTIVES, STRENGTHS, train_arm
 from micro_model import micro_base
 from whatstuck.generalization.tasks.micro_points import micro_points
 
@@ -34,47 +34,35 @@ MAIN_ARMS = ("frozen", "diverse")
 MAIN_BASE = 150
 
 
-def tier_0(folder: Path, arm: str, base: int, seed: int) -> list[Row]:
+def tier_0(folder: Path, arm: str, base: int, seed: int, objective: str = "sft") -> list[Row]:
     """Train and evaluate one arm of tier 0."""
-    trained = train_arm(folder / "models", arm, seed=seed, strength=base)
+    trained = train_arm(folder / "models", arm, seed=seed, strength=base, objective=objective)
     return evaluate_arm(
         folder / "parts" / f"tier0-{trained.name}.jsonl",
         micro_base(folder / "models", seed, base),
         trained,
         micro_points(),
         arm=arm,
-        about={"tier": 0, "seed": seed, "base": base},
+        about={"tier": 0, "seed": seed, "base": base, "objective": objective},
     )
 
 
-def tier_1(folder: Path, arm: str, base: int, seed: int) -> list[Row]:
-    """Train and evaluate one arm of tier 1."""
-    from frozen_smollm2 import train_and_evaluate
-
-    del base
-    return train_and_evaluate(folder, arm, seed=seed)
-
-
-TIERS: dict[int, Callable[[Path, str, int, int], list[Row]]] = {0: tier_0, 1: tier_1}
-
-
-def run(folder: Path, tier: int, arms: Sequence[str], bases: Iterable[int], seed: int, workers: int) -> list[Row]:
-    """All arms of all bases, as many at a time as there are workers."""
-    if tier == 0:
-        for base in bases:  # before the arms, which share it
-            micro_base(folder / "models", seed, base)
-    jobs = [(arm, base) for base in bases for arm in arms]
+def run_tier_0(folder: Path, jobs: Sequence[tuple[str, int, str]], seed: int, workers: int) -> list[Row]:
+    """All jobs (arm, base, objective), as many at a time as there are workers."""
+    for base in sorted({base for _, base, _ in jobs}):  # before the arms, which share it
+        micro_base(folder / "models", seed, base)
+    do = partial(_job, folder, seed)
     if workers == 1:
-        found = [TIERS[tier](folder, arm, base, seed) for arm, base in jobs]
+        found = list(map(do, jobs))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            found = list(pool.map(partial(_job, folder, tier, seed), jobs))
+            found = list(pool.map(do, jobs))
     return [row for rows in found for row in rows]
 
 
-def _job(folder: Path, tier: int, seed: int, job: tuple[str, int]) -> list[Row]:
-    arm, base = job
-    return TIERS[tier](folder, arm, base, seed)
+def _job(folder: Path, seed: int, job: tuple[str, int, str]) -> list[Row]:
+    arm, base, objective = job
+    return tier_0(folder, arm, base, seed, objective)
 
 
 def _one_thread() -> None:
@@ -99,31 +87,51 @@ def signature(line: dict[str, Any]) -> dict[str, bool | None]:
 def main() -> None:
     """Run what was asked for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tier", type=int, choices=sorted(TIERS), default=0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--arms", nargs="+", default=list(MAIN_ARMS))
+    parser.add_argument("--tier", type=int, choices=(0, 1, 2), default=0)
+    parser.add_argument("--seed", type=int, help="tier 0: 0 unless given; else only jobs of this seed")
+    parser.add_argument("--arms", nargs="+", help="tier 0: frozen diverse unless given; else only jobs of these arms")
     parser.add_argument("--bases", nargs="+", type=int, default=[MAIN_BASE], help=f"tier 0: of {STRENGTHS}")
+    parser.add_argument("--objectives", nargs="+", default=["sft"], help=f"tier 0: sft, {', '.join(OBJECTIVES)}")
     parser.add_argument("--out", type=Path, help="where models and parts are kept (default: nowhere)")
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="tier 0: at a time")
     parser.add_argument("--json", action="store_true", help="one line instead of a table")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    _one_thread()
     with tempfile.TemporaryDirectory() as nowhere:
         folder = asked.out or Path(nowhere)
-        rows = run(folder, asked.tier, asked.arms, asked.bases, asked.seed, asked.workers)
-    for base in asked.bases if asked.tier == 0 else [None]:
-        some = [row for row in rows if base is None or row["base"] == base]
-        line = line_of(some, tier=asked.tier, seed=asked.seed, base=base)
         if asked.tier == 0:
-            line["signature"] = signature(line)
-        print(json.dumps(line) if asked.json else _table(line))
+            _micro(folder, asked)
+            return
+        from frozen_language import do, jobs_of
+
+        for job in jobs_of(asked.tier):
+            if (asked.seed in (None, job.seed)) and (not asked.arms or job.arm in asked.arms):
+                line = line_of(do(folder, job), tier=asked.tier, seed=job.seed, task=job.plan, objective=job.objective)
+                _show(line, json_line=asked.json)
+
+
+def _micro(folder: Path, asked: argparse.Namespace) -> None:
+    """Tier 0, with a line per base and objective."""
+    _one_thread()
+    arms, seed = asked.arms or MAIN_ARMS, asked.seed or 0
+    jobs = [(arm, base, name) for base in asked.bases for arm in arms for name in asked.objectives]
+    rows = run_tier_0(folder, jobs, seed, asked.workers)
+    for base, name in dict.fromkeys((base, name) for _, base, name in jobs):
+        some = [row for row in rows if (row["base"], row["objective"]) == (base, name)]
+        line = line_of(some, tier=0, seed=seed, base=base, objective=name)
+        _show(line | {"signature": signature(line)}, json_line=asked.json)
+
+
+def _show(line: dict[str, Any], *, json_line: bool) -> None:
+    """Print a result as soon as it is there."""
+    print(json.dumps(line) if json_line else _table(line), flush=True)
 
 
 def _table(line: dict[str, Any]) -> str:
     """Success (validity) per arm and variant at the last step."""
     names = list(next(iter(line["arms"].values())))
-    lines = [f"tier {line['tier']}, seed {line['seed']}, base {line['base']}, step {line['last_step']}"]
+    about = (f"{name} {line[name]}" for name in ("tier", "seed", "base", "task", "objective") if name in line)
+    lines = [f"{', '.join(about)}, step {line['last_step']}"]
     lines += [f"{'':16}" + "".join(f"{name:>14}" for name in names)]
     for arm, cells in line["arms"].items():
         shown = (f"{cells[name]['success'][0]:.2f} ({cells[name]['validity'][0]:.2f})" for name in names)

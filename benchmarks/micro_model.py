@@ -5,6 +5,7 @@ say nothing of General Points' rules: looking names up (any letters, any values)
 mappings that do not matter. Putting both together is left to it. Pretraining steps are the strength of the base.
 """
 
+import copy
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.tasks.micro_points import LARGEST_TARGET, Hands, MicroPrompt, SumDemonstrator
+from whatstuck.training.objectives.distance import Distance
+from whatstuck.training.objectives.interface import Objective
+from whatstuck.training.objectives.tokens import SFT
 
 BATCH = 128
 LEARNING_RATE = 1e-3
@@ -89,7 +93,7 @@ def fit(
     examples: Iterator[Example],
     steps: int,
     at: Callable[[int], None] | None = None,
-    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    objective: Objective | None = None,
 ) -> None:
     """Train all weights: AdamW, a tenth of warm-up, cosine to 0, completions only.
 
@@ -98,10 +102,11 @@ def fit(
         examples: `BATCH` of them are taken per step.
         steps: How many.
         at: Is called before each step, and after the last one.
-        loss_of: Loss from the logits at supervised positions `(tokens, vocabulary)` and their labels; by default
-            cross-entropy.
+        objective: What is minimized; by default cross-entropy. Its reference is the model as it is now.
     """
-    loss_of = loss_of or torch.nn.functional.cross_entropy
+    objective = objective or SFT()
+    reference = copy.deepcopy(model).eval() if objective.needs_reference else None
+    distance = Distance(model) if objective.watches_weights else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     warm = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -113,9 +118,16 @@ def fit(
         if at is not None:
             at(step)
         ids, labels = _batch([next(examples) for _ in range(BATCH)])
-        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]  # padding is behind everything that is learned
-        supervised = labels[:, 1:] >= 0
-        loss = loss_of(model.lm_head(hidden[supervised]), labels[:, 1:][supervised])
+        learned = labels[:, 1:][labels[:, 1:] >= 0]
+        ref_logits = None
+        if reference is not None:
+            with torch.no_grad():
+                ref_logits = _logits(reference, ids, labels)
+        loss = objective.loss(
+            _logits(model, ids, labels), learned, ref_logits=ref_logits, normalizer=float(len(learned))
+        ).total
+        if distance is not None and (penalty := objective.penalty(distance.squared())) is not None:
+            loss = loss + penalty
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -123,6 +135,13 @@ def fit(
         schedule.step()
     if at is not None:
         at(steps)
+
+
+def _logits(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """At the supervised positions, `(tokens, vocabulary)`. Padding is behind everything that is learned."""
+    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
+    logits: torch.Tensor = model.lm_head(hidden[labels[:, 1:] >= 0])
+    return logits
 
 
 def _batch(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:

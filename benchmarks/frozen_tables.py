@@ -1,0 +1,194 @@
+"""The tables of docs/experiments/frozen-prompts.md, from what the experiment left.
+
+Each entry is the mean over seeds, with the least and the most where there are several; a seed's own interval stands in
+its part. Nothing is chosen here: the last step is shown, and the curve beside it.
+
+    python benchmarks/frozen_tables.py FOLDER
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from frozen_evaluation import line_of
+from frozen_prompts import MAIN_BASE, signature
+
+Row = Mapping[str, Any]
+_CURVE = ("All-5", "6-9-7")
+
+
+def read_parts(folder: Path) -> list[Row]:
+    """All rows of all parts."""
+    files = sorted((folder / "parts").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the range where there are several."""
+    if not values:
+        return ""
+    mean = f"{sum(values) / len(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2f}–{max(values):.2f})"
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """As Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def of_cells(rows: Sequence[Row], variant: str, column: str, *, last: bool) -> list[float]:
+    """A column at the first or the last step of each seed."""
+    found = {}
+    for row in rows:
+        if row["variant"] == variant:
+            found.setdefault(row["seed"], {})[row["step"]] = row[column]
+    return [steps[max(steps) if last else 0] for _, steps in sorted(found.items())]
+
+
+def print_arms(rows: Sequence[Row], keys: Sequence[tuple[str, Sequence[Row]]]) -> None:
+    """Success and validity at the last step."""
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    for column in ("success", "validity"):
+        lines = [
+            [name, str(len({row["seed"] for row in some}))]
+            + [spread(of_cells(some, variant, column, last=True)) for variant in variants]
+            for name, some in keys
+        ]
+        print(f"\n{column} at the last step\n")
+        print(table(["arm", "seeds", *variants], lines))
+    first = [[name, *(spread(of_cells(some, v, "validity", last=False)) for v in variants)] for name, some in keys]
+    print("\nvalidity before the training\n")
+    print(table(["arm", *variants], first))
+
+
+def print_curves(rows: Sequence[Row], variants: Sequence[str]) -> None:
+    """Validity of the instruction variants and Fake's success over steps, 50 items a cell between the ends."""
+    steps = sorted({row["step"] for row in rows})
+    lines = []
+    for seed in sorted({row["seed"] for row in rows}):
+        for variant, column in [*((name, "validity") for name in variants), ("Fake", "success")]:
+            by_step = {row["step"]: row[column] for row in rows if (row["seed"], row["variant"]) == (seed, variant)}
+            lines.append([str(seed), f"{variant} {column}", *(f"{by_step[step]:.2f}" for step in steps)])
+    print()
+    print(table(["seed", "", *map(str, steps)], lines))
+
+
+def print_tier_0(rows: Sequence[Row]) -> None:
+    """Bases, arms and objectives of the micro model."""
+    plain = [row for row in rows if row["objective"] == "sft"]
+    bases = sorted({row["base"] for row in plain})
+    groups = [
+        (f"{arm}, base {base}", [row for row in plain if (row["arm"], row["base"]) == (arm, base)])
+        for base in bases
+        for arm in ("frozen", "diverse")
+    ]
+    groups = [(name, some) for name, some in groups if some]
+    print("\n### Strength of the base")
+    print_arms(plain, groups)
+    lines = []
+    for base in bases:
+        for seed in sorted({row["seed"] for row in plain if row["base"] == base}):
+            found = signature(line_of([row for row in plain if (row["base"], row["seed"]) == (base, seed)]))
+            lines.append([str(base), str(seed), *("" if v is None else "yes" if v else "no" for v in found.values())])
+    print("\nthe pattern, by thresholds fixed beforehand\n")
+    print(table(["base", "seed", *(name.replace("_", " ") for name in found)], lines))
+    print("\n### The frozen arm over steps")
+    for base in bases:
+        print(f"\nbase {base}")
+        print_curves([row for row in plain if (row["arm"], row["base"]) == ("frozen", base)], _CURVE)
+    main = [row for row in plain if row["base"] == MAIN_BASE]
+    seeds = {row["seed"] for row in main if row["arm"] in ("k2", "k4", "k8", "paper")}
+    order = [
+        (arm, [row for row in main if row["arm"] == arm and row["seed"] in seeds])
+        for arm in ("frozen", "k2", "k4", "k8", "paper", "diverse")
+    ]
+    order = [(arm, some) for arm, some in order if some]
+    if len(order) > 2:
+        print("\n### How many mappings are enough")
+        print_arms([row for _, some in order for row in some], order)
+    others = [row for row in rows if row["arm"] == "frozen" and row["base"] == MAIN_BASE]
+    seeds = {row["seed"] for row in others if row["objective"] != "sft"}
+    order = [
+        (name, [row for row in others if row["objective"] == name and row["seed"] in seeds])
+        for name in dict.fromkeys(["sft", *(row["objective"] for row in others)])
+    ]
+    if seeds:
+        print("\n### Other objectives on the frozen arm")
+        print_arms(others, order)
+
+
+def print_language(rows: Sequence[Row]) -> None:
+    """Tiers 1 and 2."""
+    for task in dict.fromkeys(row["task"] for row in rows):
+        of_task = [row for row in rows if row["task"] == task]
+        print(f"\n### {task}, tier {of_task[0]['tier']}")
+        names = dict.fromkeys((row["arm"], row["objective"]) for row in of_task)
+        groups = [(arm if objective == "sft" else f"{arm}, {objective}", arm, objective) for arm, objective in names]
+        print_arms(
+            of_task,
+            [
+                (name, [row for row in of_task if (row["arm"], row["objective"]) == (arm, objective)])
+                for name, arm, objective in groups
+            ],
+        )
+
+
+def print_interactions(folder: Path) -> None:
+    """Share of all interaction that holds the value of the asked card, over steps."""
+    head = [
+        "arm",
+        "prompt",
+        "step",
+        "log-odds",
+        "masking the value",
+        "with its value",
+        "less the null",
+        "with the card",
+    ]
+    for kind in ("and_or", "harsanyi"):
+        lines = []
+        for file in sorted((folder / "interactions").glob("*.json")):
+            for step, found in json.loads(file.read_text(encoding="utf-8")).items():
+                for cell in found:
+                    part = cell[kind]
+                    lines.append(
+                        [
+                            file.stem,
+                            cell["variant"],
+                            step,
+                            f"{cell['log_odds']:.1f}",
+                            interval(cell["effect_of_own"], 1),
+                        ]
+                        + [interval(part[name], 2) for name in ("own", "own_less_null", "card")]
+                    )
+        print(f"\n### Interactions, {kind}\n")
+        print(table(head, lines))
+
+
+def interval(numbers: Sequence[float], places: int) -> str:
+    """Value with its interval."""
+    value, low, high = (f"{number:.{places}f}" for number in numbers)
+    return f"{value} [{low}, {high}]"
+
+
+def main() -> None:
+    """Print everything that is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    rows = read_parts(folder)
+    micro = [row for row in rows if row["tier"] == 0]
+    language = [row for row in rows if row["tier"] > 0]
+    if micro:
+        print_tier_0(micro)
+    if language:
+        print_language(language)
+    if (folder / "interactions").is_dir():
+        print_interactions(folder)
+
+
+if __name__ == "__main__":
+    main()
