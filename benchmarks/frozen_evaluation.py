@@ -1,10 +1,12 @@
 """Success and validity of an arm's checkpoints on every variant, in one small file per arm.
 
 Curves take 50 items a cell; the first and the last step take 300, and only they are reported. No checkpoint is ever
-chosen by a column that is reported.
+chosen by a column that is reported. A part knows what it was made of, and is made again where that has changed.
 """
 
+import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +15,18 @@ from typing import Any
 import torch
 
 from whatstuck.files import whole
-from whatstuck.generalization.cells import Asking, make_cell
+from whatstuck.generalization.cells import Asking, Cell, make_cell
 from whatstuck.generalization.evaluating import evaluate
 from whatstuck.generalization.statistics import cell_rows
 from whatstuck.generalization.task import Task
-from whatstuck.models import CheckpointedModel, find_checkpoints, load_tokenizer
+from whatstuck.models import CheckpointedModel, find_checkpoints, fingerprint, load_tokenizer, usable_device
 
 ITEMS = 300
 CURVE_ITEMS = 50
 
 Row = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_arm(
@@ -49,13 +53,26 @@ def evaluate_arm(
     Returns:
         Rows of `schemas.GENERALIZATION`, with what else was given.
     """
-    if part.exists():
-        return [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
     tokenizer = load_tokenizer(base)
     found = find_checkpoints([str(checkpoints)])
     asking = replace(asking or Asking(), items=ITEMS, thought="thought" in arm)
     cells = [make_cell(task, variant, asking, tokenizer) for variant in task.variants]
-    models = CheckpointedModel(base, device=torch.device("cpu"), dtype=torch.float32)
+    identity = {
+        "items": [ITEMS, CURVE_ITEMS],
+        "asked": hashlib.sha256(
+            repr([(cell.questions, cell.items, cell.longest) for cell in cells]).encode()
+        ).hexdigest(),
+        "checkpoints": {str(checkpoint.step): fingerprint(checkpoint.path) for checkpoint in found},
+        "about": about,
+    }
+    if part.exists():
+        first, *lines = part.read_text(encoding="utf-8").splitlines()
+        if json.loads(first) == json.loads(json.dumps(identity)):
+            return [json.loads(line) for line in lines]
+        logger.warning("%s was made of something else, and is made again", part)
+    for cell in cells:
+        check_room(cell, tokenizer)
+    models = CheckpointedModel(base, device=usable_device("auto"), dtype=torch.float32)
     steps = {checkpoint.step: checkpoint for checkpoint in found}
     rows: list[Row] = []
     for step in sorted({0, *steps}):
@@ -66,11 +83,28 @@ def evaluate_arm(
                 rows += cell_rows(
                     records, task=task.name, arm=arm, variant=cell.variant, step=step, unsolvable=cell.unsolvable
                 )
-    rows = [row | about for row in rows]
+    rows = [rounded(row | about) for row in rows]
     part.parent.mkdir(parents=True, exist_ok=True)
     with whole(part) as temporary:
-        temporary.write_text("".join(json.dumps(rounded(row)) + "\n" for row in rows), encoding="utf-8")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in (identity, *rows)), encoding="utf-8")
     return rows
+
+
+def check_room(cell: Cell, tokenizer: Any) -> None:
+    """See that the right reply to every item, with the token that ends it, is no longer than replies may be.
+
+    Raises:
+        ValueError: If one is: it would count against the model.
+    """
+    demonstrator = cell.task.demonstrator
+    if demonstrator is None:
+        return
+    prefill = len(cell.prompt.prefill)
+    for item in cell.items:
+        reply = demonstrator.reply(item, cell.variant.scored, thought=cell.asking.thought)[prefill:]
+        needed = len(tokenizer(f" {reply}", add_special_tokens=False)["input_ids"]) + 2
+        if needed > cell.longest:
+            raise ValueError(f"{cell.variant.name}: {reply!r} takes up to {needed} tokens of {cell.longest}")
 
 
 def rounded(row: Row) -> Row:
@@ -90,7 +124,7 @@ def line_of(rows: Sequence[Row], **about: Any) -> dict[str, Any]:
                     "validity": [row["validity"], row["validity_low"], row["validity_high"]],
                     "at_step_0": [_first(rows, row)["success"], _first(rows, row)["validity"]],
                 }
-                for row in map(rounded, rows)
+                for row in rows
                 if row["arm"] == arm and row["step"] == last
             }
             for arm in dict.fromkeys(row["arm"] for row in rows)
@@ -99,6 +133,4 @@ def line_of(rows: Sequence[Row], **about: Any) -> dict[str, Any]:
 
 
 def _first(rows: Sequence[Row], of: Row) -> Row:
-    return rounded(
-        next(row for row in rows if (row["arm"], row["variant"], row["step"]) == (of["arm"], of["variant"], 0))
-    )
+    return next(row for row in rows if (row["arm"], row["variant"], row["step"]) == (of["arm"], of["variant"], 0))

@@ -4,16 +4,18 @@ Every arm sees the same hands in the same order, as many of them, for as many st
 face cards count as differs, and so the reply. Checkpoints are ordinary model folders.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from micro_model import BATCH, Example, encode, fit, micro_base
+from micro_model import BATCH, DONE, Example, encode, fit, is_done, micro_base
 from whatstuck.generalization.arms import make_arm
 from whatstuck.generalization.tasks.micro_points import micro_points
 from whatstuck.training.objectives import find_objective
+from whatstuck.training.objectives.threshold import top_mass_threshold
 
 STEPS = 800
 CHECKPOINTS = (0, 20, 50, 100, 200, 400, 600, STEPS)
@@ -32,7 +34,7 @@ def arm_examples(tokenizer: PreTrainedTokenizerFast, arm: str, *, count: int, se
 
 OBJECTIVES: dict[str, dict[str, float]] = {
     "dft": {},
-    "sed": {"k": 2, "tau": 0.95},
+    "sed": {},  # tau: what 70 % of the positions of 100 examples reach in the base
     "eaft": {},
     "asft": {},
     "kl": {"weight": 0.05},
@@ -57,7 +59,8 @@ def train_arm(folder: Path, arm: str, *, seed: int, strength: int, steps: int = 
         Its folder, with `checkpoint-N` at `CHECKPOINTS` and at the last step.
     """
     out = folder / f"seed{seed}-base{strength}-{arm}{'' if objective == 'sft' else f'-{objective}'}"
-    if (out / "done").exists():
+    identity = {"seed": seed, "strength": strength, "arm": arm, "objective": objective, "steps": steps, "batch": BATCH}
+    if is_done(out, identity):
         return out
     base = micro_base(folder, seed, strength)
     shutil.rmtree(out, ignore_errors=True)
@@ -69,7 +72,12 @@ def train_arm(folder: Path, arm: str, *, seed: int, strength: int, steps: int = 
             model.save_pretrained(out / f"checkpoint-{step}")
             tokenizer.save_pretrained(out / f"checkpoint-{step}")
 
-    minimized = find_objective(objective.partition("-")[0], OBJECTIVES.get(objective, {}))
+    options = dict(OBJECTIVES.get(objective, {}))
+    if objective == "sed":
+        examples = arm_examples(tokenizer, arm, count=100, seed=seed + 1000)
+        rows = [{"input_ids": p + c, "labels": [-100] * len(p) + c} for p, c in examples]
+        options["tau"] = top_mass_threshold(model.eval(), rows)
+    minimized = find_objective(objective.partition("-")[0], options)
     fit(model, arm_examples(tokenizer, arm, count=steps * BATCH, seed=seed), steps, save, minimized)
-    (out / "done").touch()
+    (out / DONE).write_text(json.dumps(identity), encoding="utf-8")
     return out

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -70,12 +71,22 @@ def _one_thread() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def signature(line: dict[str, Any]) -> dict[str, bool | None]:
-    """What of the paper's pattern is there, by thresholds that were fixed beforehand; None where an arm is missing."""
-    frozen, diverse = (line["arms"].get(arm) for arm in MAIN_ARMS)
+def signature(rows: Sequence[Row]) -> dict[str, bool | None]:
+    """What of the paper's pattern is there, by thresholds that were fixed beforehand; None where an arm is missing.
+
+    A frozen arm that never followed another instruction has nothing to lose: its collapse counts for nothing unless
+    validity rose above a half before.
+    """
     variants = ("All-5", "All-7", "6-9-7")
+    arms = line_of(rows)["arms"]
+    frozen, diverse = (arms.get(arm) for arm in MAIN_ARMS)
+    last = max(row["step"] for row in rows)
+    early = [
+        row["validity"] for row in rows if row["arm"] == "frozen" and row["variant"] == "All-5" and row["step"] < last
+    ]
     return {
         "frozen_learns": frozen and frozen["ID"]["success"][0] >= 0.95,
+        "frozen_follows_early": frozen and max(early) > 0.5,
         "frozen_collapses": frozen and max(frozen[name]["validity"][0] for name in variants) <= 0.2,
         "frozen_keeps_the_old_meaning": frozen and frozen["Fake"]["success"][0] >= 0.6,
         "diverse_learns": diverse and diverse["ID"]["success"][0] >= 0.95,
@@ -112,6 +123,7 @@ def main() -> None:
 
 def _micro(folder: Path, asked: argparse.Namespace) -> None:
     """Tier 0, with a line per base and objective."""
+    start = time.monotonic()
     _one_thread()
     arms, seed = asked.arms or MAIN_ARMS, asked.seed or 0
     jobs = [(arm, base, name) for base in asked.bases for arm in arms for name in asked.objectives]
@@ -119,7 +131,7 @@ def _micro(folder: Path, asked: argparse.Namespace) -> None:
     for base, name in dict.fromkeys((base, name) for _, base, name in jobs):
         some = [row for row in rows if (row["base"], row["objective"]) == (base, name)]
         line = line_of(some, tier=0, seed=seed, base=base, objective=name)
-        _show(line | {"signature": signature(line)}, json_line=asked.json)
+        _show(line | {"signature": signature(some), "seconds": round(time.monotonic() - start)}, json_line=asked.json)
 
 
 def _show(line: dict[str, Any], *, json_line: bool) -> None:

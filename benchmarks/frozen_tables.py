@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from frozen_evaluation import line_of
 from frozen_prompts import MAIN_BASE, signature
 
 Row = Mapping[str, Any]
@@ -22,7 +21,7 @@ _CURVE = ("All-5", "6-9-7")
 def read_parts(folder: Path) -> list[Row]:
     """All rows of all parts."""
     files = sorted((folder / "parts").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()[1:]]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -91,7 +90,7 @@ def print_tier_0(rows: Sequence[Row]) -> None:
     lines = []
     for base in bases:
         for seed in sorted({row["seed"] for row in plain if row["base"] == base}):
-            found = signature(line_of([row for row in plain if (row["base"], row["seed"]) == (base, seed)]))
+            found = signature([row for row in plain if (row["base"], row["seed"]) == (base, seed)])
             lines.append([str(base), str(seed), *("" if v is None else "yes" if v else "no" for v in found.values())])
     print("\nthe pattern, by thresholds fixed beforehand\n")
     print(table(["base", "seed", *(name.replace("_", " ") for name in found)], lines))

@@ -6,6 +6,7 @@ mappings that do not matter. Putting both together is left to it. Pretraining st
 """
 
 import copy
+import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from whatstuck.training.objectives.distance import Distance
 from whatstuck.training.objectives.interface import Objective
 from whatstuck.training.objectives.tokens import SFT
 
+DONE = "done.json"
 BATCH = 128
 LEARNING_RATE = 1e-3
 _LETTERS = [chr(ord("A") + index) for index in range(26) if chr(ord("A") + index) != "T"]  # T is the target
@@ -167,11 +169,25 @@ def micro_base(folder: Path, seed: int, strength: int) -> Path:
         Its folder.
     """
     path = folder / f"base-seed{seed}-steps{strength}"
-    if not (path / "done").exists():
+    identity = {"seed": seed, "strength": strength, "batch": BATCH}
+    if not is_done(path, identity):
         tokenizer = micro_tokenizer()
         model = micro_model(tokenizer, seed)
         fit(model, pretraining(tokenizer, seed), strength)
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
-        (path / "done").touch()
+        (path / DONE).write_text(json.dumps(identity), encoding="utf-8")
     return path
+
+
+def is_done(path: Path, identity: dict[str, object]) -> bool:
+    """Whether a model is there, and was made as is wanted now.
+
+    Raises:
+        SystemExit: If it was made otherwise.
+    """
+    if not (path / DONE).exists():
+        return False
+    if json.loads((path / DONE).read_text(encoding="utf-8")) != identity:
+        raise SystemExit(f"{path} was trained with other settings: give another --out")
+    return True
