@@ -6,10 +6,14 @@ the target, and the three cards. A model that reads the instruction needs the ca
 has it by heart needs the card alone. So the question is how much of all interaction contains the value of the card that
 is asked about (`own`), beside what a word contains on average (the null).
 
-    python benchmarks/frozen_interactions.py FOLDER --json parts
+No training shows a masked word, so everything is measured twice: with `<mask>`, which has no meaning, and with `12`, a
+number that the pretraining knows and that stands in none of the prompts.
+
+    python benchmarks/frozen_interactions.py frozen/models/seed0-base150-* --out frozen/interactions
 """
 
 import argparse
+import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -30,6 +34,7 @@ HANDS = 60
 VARIANTS = ("ID", "All-5", "6-9-7")
 PLAYERS = (*(f"value of {face}" for face in FACES), "target", "card 1", "card 2", "card 3")
 BOOTSTRAPS = 1000
+MASKS = ("<mask>", "12")
 
 
 def hands(variant: Variant, count: int, seed: int) -> list[Hand]:
@@ -41,7 +46,7 @@ def hands(variant: Variant, count: int, seed: int) -> list[Hand]:
         if cards[0] in FACES and side(source.key(cards)) == "test" and source.key(cards) not in seen:
             seen.add(source.key(cards))
             item = source.pose(cards, variant.shown, variant.scored, random.Random(f"{seed} {cards}"))
-            found += [item] * (item is not None)
+            found += [item] * (item is not None and str(item.target) not in MASKS)
     return found
 
 
@@ -56,12 +61,17 @@ def players(prompt: str) -> list[tuple[int, int]]:
     return spans
 
 
-def tables(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, variant: Variant, seed: int) -> Iterator[Any]:
+def tables(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, variant: Variant, mask: str, seed: int
+) -> Iterator[Any]:
     """Value tables of all hands, with the player that is the value of the first card."""
+    mask_id = tokenizer.get_vocab()[mask]
     prompt = micro_points().prompts["training"]
     for item in hands(variant, HANDS, seed):
         text = prompt.render(item, variant.shown)
-        game = LanguageModelGame(model, tokenizer, text, variant.shown[item.cards[0]], players(text))
+        game = LanguageModelGame(
+            model, tokenizer, text, variant.shown[item.cards[0]], players(text), mask_token_id=mask_id
+        )
         yield FACES.index(item.cards[0]), game.table()
 
 
@@ -108,16 +118,16 @@ def measure(checkpoint: Path, seed: int) -> list[dict[str, Any]]:
     model = LlamaForCausalLM.from_pretrained(checkpoint).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
     found = []
-    for variant in micro_points().variants:
-        if variant.name not in VARIANTS:
-            continue
-        own, values = zip(*tables(model, tokenizer, variant, seed), strict=True)
+    asked = [variant for variant in micro_points().variants if variant.name in VARIANTS]
+    for variant, mask in itertools.product(asked, MASKS):
+        own, values = zip(*tables(model, tokenizer, variant, mask, seed), strict=True)
         table = torch.from_numpy(np.stack(values))
         sparse = extract_interactions(table)
         full = len(values[0]) - 1
         masked = np.array([v[full] - v[full ^ (1 << p)] for v, p in zip(values, own, strict=True)])
         record = {
             "variant": variant.name,
+            "mask": mask,
             "hands": len(own),
             "log_odds": round(float(table[:, -1].mean()), 3),
             "effect_of_own": [round(float(x), 3) for x in _mean(masked, seed)],

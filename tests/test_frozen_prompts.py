@@ -1,5 +1,6 @@
 """The experiment on frozen prompts: its task, its arms, and what it reports."""
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 from whatstuck.generalization.arms import make_arm
+from whatstuck.generalization.cells import Asking, make_cell
 from whatstuck.generalization.drawing import draw_items, side
-from whatstuck.generalization.tasks.micro_points import FACES, Hand, micro_points, random_faces, sums
+from whatstuck.generalization.tasks.micro_points import FACES, Hand, micro_points, random_faces, sums, values_of
 from whatstuck.training.objectives import find_objective
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -32,7 +34,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
 @pytest.mark.parametrize("variant", TASK.variants, ids=lambda variant: variant.name)
 def test_every_item_can_be_solved_and_the_solution_is_right(variant: object) -> None:
     drawn = draw_items(TASK.source, 200, split="test", variant=variant)  # type: ignore[arg-type]
-    assert drawn.distinct >= 100
+    assert drawn.distinct >= (78 if variant.name == "Fake-8" else 100)  # type: ignore[attr-defined]
     for item, content in zip(drawn.items, drawn.contents, strict=True):
         assert side(TASK.source.key(content)) == "test"
         assert TASK.demonstrator is not None
@@ -42,6 +44,8 @@ def test_every_item_can_be_solved_and_the_solution_is_right(variant: object) -> 
         assert TASK.scorer.score(item, variant.scored, answer).success  # type: ignore[attr-defined]
         if variant.kind == "fake":  # type: ignore[attr-defined]
             assert not TASK.scorer.score(item, variant.shown, answer).valid  # type: ignore[attr-defined]
+        if variant.name == "Fake-8":  # type: ignore[attr-defined]
+            assert item.target in sums(values_of(item.cards, variant.shown))  # type: ignore[attr-defined]
 
 
 def test_targets_are_all_that_can_be_reached() -> None:
@@ -128,8 +132,10 @@ def test_an_arm_is_trained_evaluated_and_not_done_again(scripts: dict[str, Modul
     evaluation.ITEMS = evaluation.CURVE_ITEMS = 8
     part = tmp_path / "part.jsonl"
     rows = evaluation.evaluate_arm(part, base, out, TASK, arm="diverse", about={"seed": 3})
-    again = evaluation.evaluate_arm(part, base, tmp_path / "gone", TASK, arm="diverse", about={"seed": 3})
-    assert [evaluation.rounded(row) for row in rows] == again
+    stamp = part.stat().st_mtime_ns
+    again = evaluation.evaluate_arm(part, base, out, TASK, arm="diverse", about={"seed": 3})
+    assert part.stat().st_mtime_ns == stamp
+    assert json.dumps(rows) == json.dumps(again)  # NaN is not equal to itself
     assert {row["step"] for row in rows} == {0, 3}
     line = evaluation.line_of(again)
     assert set(line["arms"]["diverse"]) == {variant.name for variant in TASK.variants}
@@ -145,7 +151,7 @@ def test_every_objective_learns(scripts: dict[str, ModuleType], name: str) -> No
     micro.BATCH, before = 64, micro.BATCH
     try:
         first = likelihood(micro, model, examples)
-        objective = find_objective(name, arms.OBJECTIVES.get(name, {}))
+        objective = find_objective(name, arms.OBJECTIVES.get(name, {}) | ({"tau": 0.9} if name == "sed" else {}))
         micro.fit(model, itertools.cycle(examples), 15, objective=objective)
     finally:
         micro.BATCH = before
@@ -163,21 +169,67 @@ def likelihood(micro: ModuleType, model: torch.nn.Module, examples: list[object]
 # --- what is said
 
 
-def cell(success: float, validity: float | None = None) -> dict[str, list[float]]:
-    return {"success": [success] * 3, "validity": [success if validity is None else validity] * 3, "at_step_0": [0, 0]}
+def cells(arm: str, step: int, **success: float) -> list[dict[str, object]]:
+    columns = ("success", "low", "high", "validity", "validity_low", "validity_high")
+    return [
+        {"arm": arm, "variant": name.replace("_", "-"), "step": step} | dict.fromkeys(columns, value)
+        for name, value in success.items()
+    ]
 
 
-def test_the_signature_is_told_from_its_absence(scripts: dict[str, ModuleType]) -> None:
-    names = ("All-5", "All-7", "6-9-7")
-    frozen = {"ID": cell(0.99), "Fake": cell(0.8)} | {name: cell(0.0, 0.1) for name in names}
-    diverse = {"ID": cell(0.97), "Fake": cell(0.0)} | {name: cell(0.95) for name in names}
-    found = scripts["frozen_prompts"].signature({"arms": {"frozen": frozen, "diverse": diverse}})
-    assert all(found.values())
-    assert len(found) == 6
-    worse = {"arms": {"frozen": frozen | {"6-9-7": cell(0.3)}, "diverse": diverse | {"All-7": cell(0.85)}}}
-    found = scripts["frozen_prompts"].signature(worse)
-    assert [name for name, holds in found.items() if not holds] == ["frozen_collapses", "diverse_follows"]
-    assert scripts["frozen_prompts"].signature({"arms": {"frozen": frozen}})["diverse_learns"] is None
+FOLLOWED = {"ID": 0.4, "All_5": 0.7, "All_7": 0.6, "6_9_7": 0.3, "Fake": 0.0}
+COLLAPSED = {"ID": 0.99, "All_5": 0.1, "All_7": 0.0, "6_9_7": 0.2, "Fake": 0.8}
+CURED = {"ID": 0.97, "All_5": 0.95, "All_7": 0.93, "6_9_7": 0.9, "Fake": 0.0}
+
+
+def test_the_pattern_is_told_from_its_absence(scripts: dict[str, ModuleType]) -> None:
+    signature = scripts["frozen_prompts"].signature
+
+    def failing(early: dict[str, float], frozen: dict[str, float], diverse: dict[str, float]) -> list[str]:
+        rows = cells("frozen", 0, **early) + cells("frozen", 9, **frozen)
+        found = signature(rows + cells("diverse", 0, **early) + cells("diverse", 9, **diverse))
+        assert len(found) == 7
+        return [name for name, holds in found.items() if not holds]
+
+    assert failing(FOLLOWED, COLLAPSED, CURED) == []
+    assert failing(FOLLOWED, COLLAPSED | {"6_9_7": 0.3}, CURED | {"All_7": 0.85}) == [
+        "frozen_collapses",
+        "diverse_follows",
+    ]
+    # a model that never followed has nothing to lose
+    assert failing(dict.fromkeys(FOLLOWED, 0.05), COLLAPSED, CURED) == ["frozen_follows_early"]
+    only = signature(cells("frozen", 0, **FOLLOWED) + cells("frozen", 9, **COLLAPSED))
+    assert only["frozen_collapses"] is True
+    assert only["diverse_learns"] is None
+
+
+def test_a_part_that_was_made_of_something_else_is_made_again(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    micro, arms, evaluation = (scripts[name] for name in ("micro_model", "frozen_micro", "frozen_evaluation"))
+    micro.BATCH = arms.BATCH = 8
+    try:
+        out = arms.train_arm(tmp_path, "frozen", seed=4, strength=1, steps=1)
+        with pytest.raises(SystemExit, match="other settings"):
+            arms.train_arm(tmp_path, "frozen", seed=4, strength=1, steps=2)
+    finally:
+        micro.BATCH = arms.BATCH = 128
+    evaluation.ITEMS, evaluation.CURVE_ITEMS = 4, 2
+    about = {"seed": 4}
+    base, part = tmp_path / "base-seed4-steps1", tmp_path / "part.jsonl"
+    first = evaluation.evaluate_arm(part, base, out, TASK, arm="frozen", about=about)
+    evaluation.ITEMS = 6
+    second = evaluation.evaluate_arm(part, base, out, TASK, arm="frozen", about=about)
+    assert {row["items"] for row in first} == {4}
+    assert {row["items"] for row in second} == {6}
+
+
+def test_a_limit_that_cuts_the_right_reply_is_refused(scripts: dict[str, ModuleType]) -> None:
+    evaluation, tokenizer = scripts["frozen_evaluation"], scripts["micro_model"].micro_tokenizer()
+    short = dataclasses.replace(TASK, max_new_tokens=9)
+    cell = make_cell(short, short.variants[0], Asking(items=4), tokenizer)
+    with pytest.raises(ValueError, match="takes up to"):
+        evaluation.check_room(cell, tokenizer)
+    for variant in TASK.variants:
+        evaluation.check_room(make_cell(TASK, variant, Asking(items=40), tokenizer), tokenizer)
 
 
 def test_shares_of_interactions_by_word(scripts: dict[str, ModuleType]) -> None:
