@@ -126,7 +126,7 @@ def test_an_arm_is_trained_evaluated_and_not_done_again(scripts: dict[str, Modul
         assert (out / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns == stamp
     finally:
         micro.BATCH = arms.BATCH = before
-    base = micro.micro_base(tmp_path, 3, 2)
+    base = tmp_path / "base-seed3-steps2"
     first = (base / "model.safetensors").read_bytes()
     assert (out / "checkpoint-0" / "model.safetensors").read_bytes() == first
     evaluation.ITEMS = evaluation.CURVE_ITEMS = 8
