@@ -22,7 +22,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -59,15 +59,16 @@ class ArmRows:
         rows: Prompt and completion as conversations, each with `row_id` (the same example has the same one in every
             arm), `content` and `mapping`.
         manifest: What they were made of.
+        posed: Of each row, the item that is asked and what its instruction says. In memory alone: what files hold of
+            an arm are its rows.
     """
 
     rows: list[dict[str, Any]]
     manifest: dict[str, Any]
+    posed: list[tuple[Any, InstructionMapping]] = field(repr=False, compare=False)
 
 
-def make_arm(
-    task: Task[Any, Any, Any], arm: str, count: int, *, seed: int = 0, test_share: float = TEST_SHARE
-) -> ArmRows:
+def make_arm(task: Task[Any, Any, Any], arm: str, count: int, *, seed: int = 0) -> ArmRows:
     """Make the rows of an arm.
 
     Args:
@@ -76,10 +77,10 @@ def make_arm(
         count: Examples; fewer only of a task that has no more. Contents are drawn as the task draws them, so they may
             come again.
         seed: The same contents come in the same order in every arm of a seed.
-        test_share: Share of contents that are for tests; none of those is used.
 
     Raises:
-        WhatStuckError: If there is no such arm of the task, or replies would not begin as the task's prompt does.
+        WhatStuckError: If there is no such arm of the task, replies would not begin as the task's prompt does, or
+            those of an arm with thoughts have none.
     """
     if count < 1:
         raise WhatStuckError(f"an arm needs at least one example, not {count}")
@@ -87,15 +88,18 @@ def make_arm(
     demonstrator = _demonstrator(task)
     prompt = task.prompts["training"]
     rows: list[dict[str, Any]] = []
+    posed: list[tuple[Any, InstructionMapping]] = []
+    thoughtful = not thought
     chosen: Counter[InstructionMapping] = Counter()
     redrawn = 0
-    examples = _examples(task, count, seed, test_share)
+    examples = _examples(task, count, seed)
     for index, (content, moment) in enumerate(examples):
-        rng = random.Random(f"{seed} {index}")  # an example has the same chance in every arm
-        item, mapping, tries = _posed(task, content, moment, mappings, rng)
+        item, mapping, tries = _posed(task, content, moment, mappings, f"{seed} {index}")
         redrawn += tries
         chosen[mapping] += 1
+        posed.append((item, mapping))
         reply = demonstrator.reply(item, mapping, thought=thought)
+        thoughtful = thoughtful or reply != demonstrator.reply(item, mapping, thought=False)
         if not reply.startswith(prompt.prefill):
             raise WhatStuckError(
                 f"replies of the arm {arm} do not begin with {prompt.prefill!r}, as the task's prompt has them begin: "
@@ -110,6 +114,11 @@ def make_arm(
                 "mapping": mapping.name,
             }
         )
+    if not thoughtful:
+        raise WhatStuckError(
+            f"replies of {task.name} are the same with and without a thought, so {arm} would be another arm by a new "
+            "name: leave the thought out"
+        )
     contents = [row["content"] for row in rows]
     manifest = {
         "task": task.name,
@@ -119,7 +128,7 @@ def make_arm(
         "contents_sha256": hashlib.sha256("\n".join(contents).encode()).hexdigest(),  # equal in every arm
         "rows_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         "seed": seed,
-        "test_share": test_share,
+        "test_share": TEST_SHARE,
         "thought": thought,
         "mappings": [
             {"name": mapping.name, "meanings": dict(mapping.pairs), "rows": number}
@@ -127,7 +136,7 @@ def make_arm(
         ],
         "unsolvable_mappings": redrawn,  # drawn for a content that could not be solved under them, and drawn again
     }
-    return ArmRows(rows, manifest)
+    return ArmRows(rows, manifest, posed)
 
 
 def write_arm(
@@ -137,7 +146,6 @@ def write_arm(
     count: int,
     *,
     seed: int = 0,
-    test_share: float = TEST_SHARE,
 ) -> dict[str, Any]:
     """Write the rows of an arm as JSONL, and `NAME.manifest.json` beside them.
 
@@ -147,7 +155,6 @@ def write_arm(
         arm: Its name.
         count: Examples.
         seed: Of everything drawn.
-        test_share: Share of contents that are for tests.
 
     Returns:
         The manifest.
@@ -158,7 +165,7 @@ def write_arm(
     path = Path(path)
     if path.suffix != ".jsonl":
         raise WhatStuckError(f"{path.name}: rows are written as JSONL: give a name that ends in .jsonl")
-    made = make_arm(task, arm, count, seed=seed, test_share=test_share)
+    made = make_arm(task, arm, count, seed=seed)
     with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in made.rows)
     with whole(path.with_suffix(".manifest.json")) as temporary:
@@ -215,7 +222,7 @@ def _demonstrator(task: Task[Any, Any, Any]) -> Demonstrator[Any]:
     return task.demonstrator
 
 
-def _examples(task: Task[Any, Any, Any], count: int, seed: int, test_share: float) -> list[tuple[Any, Any]]:
+def _examples(task: Task[Any, Any, Any], count: int, seed: int) -> list[tuple[Any, Any]]:
     """Contents with the moment of each that is trained (None: it is posed), the same ones in every arm.
 
     They can be posed under the training's mapping, and are shuffled, since the moments of a content come in a row.
@@ -224,9 +231,7 @@ def _examples(task: Task[Any, Any, Any], count: int, seed: int, test_share: floa
     unrolling = isinstance(task.source, Unrolling)
     number = count // 4 + 1 if unrolling else count
     while True:
-        drawn = draw_items(
-            task.source, number, split="train", variant=variant, seed=seed, distinct=False, test_share=test_share
-        )
+        drawn = draw_items(task.source, number, split="train", variant=variant, seed=seed, distinct=False)
         examples = [
             (content, moment)
             for content in drawn.contents
@@ -245,16 +250,19 @@ def _posed(
     content: Any,
     moment: Any,
     mappings: Sequence[InstructionMapping] | None,
-    rng: random.Random,
+    seed: str,
 ) -> tuple[Any, InstructionMapping, int]:
     """An item, its mapping, and how many mappings were drawn in vain.
 
     A content that cannot be solved under the drawn mapping gets another mapping: were it left out, an arm would miss
     contents that others have.
     """
+    rng = random.Random(f"{seed} mapping")
     for tries in range(_TRIES):
         mapping = _drawer(task)(rng) if mappings is None else rng.choice(mappings)
-        item = moment if moment is not None else task.source.pose(content, mapping, mapping, rng)
+        # a generator of its own: what is chosen beside the mapping is the same in every arm, where it can be
+        pose = random.Random(f"{seed} pose")
+        item = moment if moment is not None else task.source.pose(content, mapping, mapping, pose)
         if item is not None:
             return item, mapping, tries
     raise WhatStuckError(f"{task.source.key(content)!r} of {task.name} cannot be solved under any mapping of this arm")

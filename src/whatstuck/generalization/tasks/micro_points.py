@@ -93,7 +93,9 @@ class Hands:
         if not sums(numbers) or (shown != scored and sorted(numbers) == sorted(others)):
             return None
         targets = set(sums(numbers)) & set(sums(others)) or set(sums(numbers))
-        return Hand(content, rng.choice(sorted(targets)))
+        # of one order for all mappings: the same random state chooses the same target wherever it can be reached
+        wished = rng.sample(range(LARGEST_TARGET + 1), LARGEST_TARGET + 1)
+        return Hand(content, next(target for target in wished if target in targets))
 
 
 def _common(cards: Cards, too: Sequence[int] | None) -> bool:

@@ -112,4 +112,6 @@ class HandSource:
             solvable = all(find_formula(found, self._target, self._operators) for found in numbers)
             return Hand(content, self._target) if solvable else None
         common = frozenset(self._targets).intersection(*(whole_values(found, self._operators) for found in numbers))
-        return Hand(content, rng.choice(sorted(common))) if common else None
+        # of one order for all mappings: the same random state chooses the same target wherever it can be reached
+        wished = rng.sample(self._targets, len(self._targets))
+        return next((Hand(content, target) for target in wished if target in common), None)
