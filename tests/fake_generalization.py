@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whatstuck.generalization.schemas import GENERALIZATION, REPLIES
+from whatstuck.generalization.survival import beyond_range
 from whatstuck.generalization.verdict import judge
 from whatstuck.rows.verdicts.intervals import wilson
 
@@ -60,7 +61,7 @@ def cell(
         **share_columns(right, items, "success"),
         **share_columns(right if valid is None else valid, items, "validity"),
         **share_columns(0, items, "chance"),
-        **dict.fromkeys(("no_answer", "failed", "timed_out", "unsolvable"), 0),
+        **dict.fromkeys(("no_answer", "failed", "timed_out", "unsolvable", "cut"), 0),
     } | more
 
 
@@ -123,6 +124,7 @@ class FakeGeneralization:
         made = cell(variant, kind, min(count, self.items), valid=min(self.items, max(count, round(self.items * valid))))
         counted = {"items": self.items, "contents": min(self.items, 235)}
         counted |= {"no_answer": 4 * (step == 0), "unsolvable": 17 * (variant == "Mixed")}
+        counted |= {"cut": 45 * (variant == "Five")}
         if self.items != 300:
             made |= share_columns(min(count, self.items), self.items, "success")
             made |= share_columns(min(count, self.items), self.items, "validity")
@@ -149,6 +151,7 @@ class FakeGeneralization:
                     "success": right,
                     "outcome": "right" if right else "wrong_numbers",
                     "chance": False,
+                    "cut": False,
                 }
             )
         return made
@@ -163,7 +166,9 @@ class FakeGeneralization:
                 | {"checkpoints": [{"step": step, "path": f"/home/me/out/{step}"} for step in self.steps]}
                 for arm in self.arms
             },
-            "verdict": judge(rows),
+            "verdict": judge(rows, beyond=beyond_range([self._variant(name) for name in self.kinds])),
+            "unseen": True,
+            "failures": {},
             "warnings": ["/home/me/out/checkpoint-20 holds no tokenizer; that of the model is used."],
             "versions": {"whatstuck": "0.1.0"},
             "dtype": "float32",

@@ -1,7 +1,6 @@
 """Arms of data: the same contents in the same order, and nothing but the mapping and the thought between them."""
 
 import json
-import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -195,6 +194,28 @@ def test_what_a_task_lacks_is_said() -> None:
         make_arm(make_task("sokoban", thought=True), "frozen", 4)
 
 
+@pytest.mark.parametrize("arm", ["thought", "diverse-thought", "k2-thought", "paper-thought"])
+def test_a_thought_that_is_none_makes_no_arm(arm: str) -> None:
+    """What micro points ask for is all the thought that there is, so the rows would be those of another arm."""
+    with pytest.raises(WhatStuckError, match="the same with and without a thought") as caught:
+        make_arm(make_task("micro-points"), arm, 20)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "arm"), [("sokoban", "diverse"), ("general-points", "k4"), ("micro-points", "frozen")]
+)
+def test_an_arm_knows_the_item_of_every_row(name: str, arm: str) -> None:
+    task = make_task(name)
+    found = make_arm(task, arm, 40, seed=2)
+    assert len(found.posed) == len(found.rows)
+    for row, (item, mapping) in zip(found.rows, found.posed, strict=True):
+        assert row["prompt"][0]["content"] == task.prompts["training"].render(item, mapping)
+        assert row["mapping"] == mapping.name
+        answer = task.parser.parse(row["completion"][0]["content"])
+        assert task.scorer.score(item, mapping, answer).success
+
+
 def test_a_hand_that_no_mapping_of_an_arm_solves_is_said() -> None:
     hopeless = replace(POINTS, random_mapping=lambda _: replace(POINTS.training, name="zeros", pairs=_zeros()))
     with pytest.raises(WhatStuckError, match="cannot be solved under any mapping of this arm"):
@@ -262,8 +283,7 @@ def test_several_harder_cases_have_their_own_names() -> None:
 def test_gym_settings_that_are_wrong_are_refused() -> None:
     with pytest.raises(WhatStuckError, match="no data set 'families'"):
         gym(dataset="families")
-    task = gym(dataset="chain_sum", config={"terms": 3})
     with pytest.raises(WhatStuckError, match="chain_sum refuses its settings"):
-        task.source.draw(random.Random(0), {})
+        gym(dataset="chain_sum", config={"terms": 3})
     with pytest.raises(WhatStuckError, match="task 'reasoning-gym'"):
         gym()

@@ -12,7 +12,7 @@ import pytest
 
 from whatstuck.datasets import read_rows
 from whatstuck.errors import WhatStuckError
-from whatstuck.generalization.diversify import diversify
+from whatstuck.generalization.diversify import DiversifySettings, diversify
 from whatstuck.generalization.own import load_task
 
 YAML = """\
@@ -141,6 +141,66 @@ def test_the_task_of_the_same_file_knows_the_rows_that_were_trained(files: tuple
     assert load_task(task_file).notes == ("3 of 4 test rows are in out.jsonl, too, and are left out.",)
 
 
+def test_rows_with_drawn_words_are_known_by_their_ids(files: tuple[Path, Path, Path]) -> None:
+    """Their prompts hold words that no mapping names; harder rows are looked at as well."""
+    data, templates, out = files
+    templates.write_text(YAML + POOL, encoding="utf-8")
+    diversify(data, templates, out, wordings="many")
+    trained = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    rows = [*trained[:3], *({"text": f"New {i}.", "label": "pos"} for i in range(4))]
+    (out.parent / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    hard = [trained[0], trained[50], {"text": "A long new one.", "label": "neg"}]
+    (out.parent / "hard.jsonl").write_text("\n".join(json.dumps(row) for row in hard), encoding="utf-8")
+    task_file = out.parent / "task.yaml"
+    text = YAML + POOL + "data: test.jsonl\ntrain: out.jsonl\nharder: hard.jsonl\n"
+    task_file.write_text(text, encoding="utf-8")
+    left_out = (
+        "3 of 7 test rows are in out.jsonl, too, and are left out.",
+        "2 of 3 rows of 'Harder' are in out.jsonl, too, and are left out.",
+    )
+    task = load_task(task_file)
+    assert task.notes == left_out
+    assert [row.texts["text"] for row in task.source.harder["Harder"]] == ["A long new one."]
+    # without the manifest nobody knows what the ids are made of; those that match are still left out
+    (out.parent / "out.manifest.json").unlink()
+    unlike, *rest = load_task(task_file).notes
+    assert rest == list(left_out)
+    drawn = sum(". Say " in row.content or "Please" in row.content for row in read_rows(out))
+    assert unlike.startswith(f"Of 104 rows of out.jsonl, {drawn} cannot be compared with those of the test")
+    (out.parent / "hard.jsonl").write_text(json.dumps(trained[9]), encoding="utf-8")
+    with pytest.raises(WhatStuckError, match=r"every row of 'Harder' stands in out\.jsonl"):
+        load_task(task_file)
+
+
+def test_a_set_that_trains_what_will_be_asked_is_warned_of(
+    files: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    data, templates, out = files
+    diversify(data, templates, out, dry_run=True)
+    assert caplog.text == ""
+    templates.write_text(YAML.replace("held_out: [kept, secret]\n", ""), encoding="utf-8")
+    diversify(data, templates, out, wordings=1, dry_run=True)  # the frozen training trains none of them
+    assert caplog.text == ""
+    diversify(data, templates, out, wordings=2, dry_run=True)
+    assert "templates.yaml holds nothing out: generalize will ask polite, letters, which this set trains" in caplog.text
+
+
+def test_settings_of_a_config_are_checked(files: tuple[Path, Path, Path]) -> None:
+    data, templates, out = files
+    given = {"data": data, "templates": templates, "out": out}
+    assert DiversifySettings.read(**given, wordings=" 3 ").wordings == 3
+    for wrong, message in (
+        ({"templates": 5}, "--templates: .*got 5"),
+        ({"seed": "x"}, "--seed: "),
+        ({"seed": True}, "--seed: "),
+        ({"wordigns": 2}, "'wordigns' is no setting of diversify: did you mean wordings"),
+        ({"wordings": None}, "--wordings: "),
+    ):
+        with pytest.raises(WhatStuckError, match=message) as caught:
+            DiversifySettings.read(**{**given, **wrong})
+        assert "\n" not in str(caught.value)
+
+
 def test_the_same_again_is_done_and_anything_else_stays(files: tuple[Path, Path, Path]) -> None:
     data, templates, out = files
     first = diversify(data, templates, out)
@@ -160,7 +220,11 @@ def test_the_same_again_is_done_and_anything_else_stays(files: tuple[Path, Path,
     [
         (6, "has 5 wordings that may be trained .3 templates, 2 mappings.: give 1 to 5"),
         (0, "give 1 to 5"),
-        ("several", "must be all, many, or a number, got 'several'"),
+        (2.7, "must be all, many, or a number .got 2.7"),
+        (None, "--wordings: .*must be all, many, or a number .got None"),
+        ([1], r"must be all, many, or a number .got \[1\]"),
+        (True, "must be all, many, or a number .got True"),
+        ("several", "must be all, many, or a number .got 'several'"),
     ],
 )
 def test_wordings_that_there_are_not(files: tuple[Path, Path, Path], wordings: Any, message: str) -> None:
@@ -203,3 +267,8 @@ def test_the_verb(files: tuple[Path, Path, Path]) -> None:
     said = call("--templates", str(templates), "--dry-run")
     assert "polite with letters: 21" in said.stdout
     assert "- kept: not used (held out)" in said.stdout
+    config = out.parent / "config.yaml"
+    config.write_text("wordings: null\n", encoding="utf-8")
+    said = call("--templates", str(templates), "--config", str(config))
+    assert (said.returncode, said.stderr.count("\n")) == (2, 1)
+    assert said.stderr.startswith("whatstuck: --wordings: ")

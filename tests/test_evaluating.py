@@ -16,14 +16,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 import helpers
 import toy_task
 from whatstuck.errors import WhatStuckError
-from whatstuck.generalization.cells import GREEDY, Asking, Cell, dealt, make_cell, read_reply
+from whatstuck.generalization.cells import GREEDY, Asking, Cell, dealt, failures_of, make_cell, read_reply
 from whatstuck.generalization.drawing import side
 from whatstuck.generalization.episodes import play
 from whatstuck.generalization.evaluating import evaluate
-from whatstuck.generalization.replying import Question, Replier, Reply, question_of
+from whatstuck.generalization.replying import Question, Replier, Reply, Said, question_of
 from whatstuck.generalization.schemas import GENERALIZATION, REPLIES
 from whatstuck.generalization.statistics import cell_rows, clustered
 from whatstuck.models import CheckpointedModel, load_model, load_tokenizer
+from whatstuck.models.generating import Continuation
 from whatstuck.rows.verdicts.intervals import wilson
 
 
@@ -67,11 +68,37 @@ def test_a_reply_holds_the_prefill_and_ends_at_the_end_of_turn(
     row = helpers.rows(1, seed=5)[0]
     replier = Replier(base, tokenizer)
     (whole,) = replier.replies([question_of(row["prompt"], "", tokenizer, "auto")], 8)
-    assert whole.greedy in helpers.FEELINGS
-    start = whole.greedy[:1]
+    assert whole.greedy.text in helpers.FEELINGS
+    assert not whole.greedy.cut
+    start = whole.greedy.text[:1]
     (rest,) = replier.replies([question_of(row["prompt"], start, tokenizer, "auto")], 8)
-    assert rest.greedy.startswith(start)
+    assert rest.greedy.text.startswith(start)
     assert rest.drawn == ()
+
+
+def test_a_reply_that_is_cut_says_so(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    question = question_of(helpers.rows(1, seed=5)[0]["prompt"], "", tokenizer, "auto")
+    replier = Replier(base, tokenizer)
+    (short,) = replier.replies([question], 1, temperature=1.0, seeds=[1])
+    assert short.greedy.cut
+    assert short.drawn[0].cut
+    replier._end = "<end of turn>"  # of several tokens: the model writes on behind it
+    ids = tuple(tokenizer("glad<end of turn>more", add_special_tokens=False)["input_ids"])
+    assert replier._said(question, Continuation(ids, None)) == Said("glad", cut=False)
+    assert replier._said(question, Continuation(ids[:1], None)).cut
+
+
+def test_cut_replies_are_counted(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    whole = cell_of(tokenizer)
+    cut = replace(whole, task=replace(whole.task, max_new_tokens=1))
+    for cell, count in ((whole, 0), (cut, 30)):
+        records = evaluate(base, tokenizer, cell)
+        assert sum(record["cut"] for record in records) == count
+        (row,) = cell_rows(records, task="t", arm="a", variant=cell.variant, step=0)
+        assert row["cut"] == count
+    older = [{name: value for name, value in record.items() if name != "cut"} for record in records]
+    (row,) = cell_rows(older, task="t", arm="a", variant=cut.variant, step=0)
+    assert row["cut"] is None
 
 
 def test_the_same_question_is_answered_once(
@@ -91,6 +118,7 @@ def test_the_same_question_is_answered_once(
     questions = [question_of(rows[i]["prompt"], "", tokenizer, "auto") for i in (0, 1, 0, 0)]
     replier = Replier(base, tokenizer)
     greedy = [reply.greedy for reply in replier.replies(questions, 4)]
+    assert greedy[0].text
     assert greedy[0] == greedy[2] == greedy[3]
     drawn = replier.replies(questions, 4, temperature=3.0, seeds=[1, 2, 3, 4])
     assert asked == [2, 4]
@@ -172,6 +200,11 @@ def test_checks_that_raise_or_hang_are_counted_and_end_nothing(
     assert f"{rules['angry']} check failed" in caplog.text
     (row,) = cell_rows(records, task="t", arm="a", variant=cell.variant, step=0)
     assert (row["failed"], row["timed_out"]) == (rules["angry"], rules["worried"])
+    said = failures_of(cell)
+    assert all(
+        said[f"ZeroDivisionError: {record['reply']}"] > 0 for record in records if record["outcome"] == "check_failed"
+    )
+    assert said["TimeoutError"] >= rules["worried"]
     assert all(r["chance"] is None and not r["success"] for r in records if r["outcome"].startswith("check"))
 
 
@@ -186,11 +219,11 @@ def test_chance_is_what_a_reply_is_worth_elsewhere(tokenizer: PreTrainedTokenize
     from whatstuck.generalization.evaluating import _records
 
     cell = cell_of(tokenizer, items=200)
-    records = _records(cell, GREEDY, ["glad"] * 200)
+    records = _records(cell, GREEDY, [Said("glad")] * 200)
     share = sum(record["success"] for record in records)
     assert 20 < share < 180
     assert sum(record["chance"] for record in records) == share  # a permutation of the items
-    knowing = _records(cell, GREEDY, [item.rule for item in cell.items])
+    knowing = _records(cell, GREEDY, [Said(item.rule) for item in cell.items])
     assert all(record["success"] for record in knowing)
     assert sum(record["chance"] for record in knowing) < 150
 
@@ -221,7 +254,8 @@ class Saying:
         self.calls.append(len(questions))
         seeds = others.get("seeds") or [0] * len(questions)
         said = [self.say(question.prompt, seed) for question, seed in zip(questions, seeds, strict=True)]
-        return [Reply(one, (one,)) for one in said]
+        replies = [Said(one, cut=one == "stay") for one in said]
+        return [Reply(one, (one,)) for one in replies]
 
 
 def episodes(tokenizer: PreTrainedTokenizerBase, say: Any, **asking: Any) -> tuple[Cell, list[dict[str, Any]], Saying]:
@@ -277,6 +311,19 @@ def test_a_step_that_raises_ends_its_episode_only(tokenizer: PreTrainedTokenizer
     for item, record in zip(cell.items, records, strict=True):
         assert (record["outcome"] == "check_failed") == (3 <= item <= 7)
         assert record["success"] == (item < 3)
+        assert not record["cut"]
+    # a step has the same item again and again: each of these raises once, and once more where it is dealt on
+    assert set(failures_of(cell)) == {"RuntimeError: 3"}
+
+
+def test_an_episode_is_cut_where_a_turn_is(tokenizer: PreTrainedTokenizerFast) -> None:
+    cell, records, _ = episodes(
+        tokenizer, lambda prompt, seed: "stay" if "count 3" in prompt and seed % 2 else "down", temperature=1.0
+    )
+    drawn = [record for record in records if record["sample"] == 0]
+    assert not any(record["cut"] for record in records if record["sample"] == GREEDY)
+    assert any(record["cut"] and record["reply"] == "down" for record in drawn)
+    assert not any(record["cut"] for item, record in zip(cell.items, drawn, strict=True) if item < 3)
 
 
 def test_episodes_need_turns(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -306,6 +353,30 @@ def test_intervals_count_contents_not_items() -> None:
     assert many.high - many.low < 0.15
     assert few.high - few.low > 0.4
     assert few == clustered([1.0, 0.0] * 100, [str(i % 8) for i in range(200)])
+
+
+@given(
+    misses=st.lists(st.integers(0, 10), min_size=1, max_size=45),
+    items=st.integers(10, 20),
+)
+def test_few_contents_are_never_as_good_as_many(misses: list[int], items: int) -> None:
+    """Alike contents, such as three hands with one miss in a hundred each, leave the bootstrap without any width."""
+    values = [float(i >= missed) for missed in misses for i in range(items)]
+    keys = [str(place) for place in range(len(misses)) for _ in range(items)]
+    share = clustered(values, keys)
+    assert share.low <= share.value <= share.high
+    least = wilson(share.value * len(misses), len(misses))
+    if len(misses) < 40:
+        assert share.low <= least.low + 1e-12
+        assert share.high >= least.high - 1e-12
+
+
+def test_three_hands_with_a_miss_each_tell_little() -> None:
+    share = clustered([float(i >= 3) for i in range(300)], [str(i % 3) for i in range(300)])
+    assert share.value == pytest.approx(0.99)
+    assert share.low < 0.45
+    alone = clustered([1.0, 0.0], ["a", "a"])  # a bootstrap over one content is not known
+    assert (alone.low, alone.high) == pytest.approx((wilson(0.5, 1).low, wilson(0.5, 1).high))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

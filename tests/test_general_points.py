@@ -252,7 +252,7 @@ def test_unsolvable_hands_are_counted() -> None:
 
 
 def test_a_mapping_that_leaves_nothing_solvable_is_said() -> None:
-    task = make_task("general-points", cards=2, target=5000)
+    task = make_task("general-points", cards=3, target=5000)
     with pytest.raises(WhatStuckError, match="no item of the test side can be solved under 'all_5'"):
         draw_items(task.source, 1, split="test", variant=VARIANTS["All-5"])
 
@@ -313,7 +313,15 @@ def test_random_mappings_are_none_of_the_tests() -> None:
     [
         ({"cards": 7}, "with 2 to 4 cards, not 7"),
         ({"target": "any"}, "unknown target 'any'"),
-        ({"operators": "+^"}, "use some of"),
+        ({"target": 24.0}, "unknown target 24.0: use a whole number, or variable"),
+        ({"target": 24.5}, "unknown target 24.5"),
+        ({"target": True}, "unknown target True"),
+        ({"target": None}, "unknown target None"),
+        ({"cards": 2}, "hardly any hand of 2 cards makes 24: give target=variable, too"),
+        ({"cards": 3.0}, "with 2 to 4 cards, not 3.0"),
+        ({"cards": [3]}, "with 2 to 4 cards"),
+        ({"operators": "+^"}, "give some of"),
+        ({"operators": ["+", "-"]}, r"give some of \+-\*/ as one text, such as \+-"),
         ({"deck": 1}, "task 'general-points'"),
     ],
 )

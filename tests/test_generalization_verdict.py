@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from fake_generalization import FakeGeneralization, cell, share_columns
 from whatstuck.errors import WhatStuckError
-from whatstuck.generalization.survival import THRESHOLDS, above_chance, quotient
+from whatstuck.generalization.preparing import manifest_of
+from whatstuck.generalization.survival import THRESHOLDS, above_chance, beyond_range, quotient
+from whatstuck.generalization.tasks.micro_points import micro_points
 from whatstuck.generalization.verdict import judge
 from whatstuck.rows.verdicts.intervals import Share, wilson
 
@@ -43,6 +45,9 @@ def asked(
         (asked(instruction=(295, 3), fake=0), "partly", "no"),
         (asked(instruction=(150, 150), fake=10), "partly", "no"),
         (asked(instruction=(295, 295), fake=280), "partly", "yes"),  # follows these, ignores that of Fake
+        (asked(instruction=(295, 295), fake=150), "partly", "partly"),  # ignores every second
+        (asked(instruction=(295, 295), fake=190), "cannot tell", "cannot tell"),  # 58 to 69 %
+        (asked(instruction=(295, 295), fake=None), "follows instructions", "not asked"),
         (asked(training=3), "cannot do the task", "cannot tell"),
         (asked(training=30), "cannot tell", "cannot tell"),  # 10 %: able or not
         (asked(training=6, instruction=(0, 0), fake=5, items=6), "cannot tell", "cannot tell"),
@@ -63,6 +68,66 @@ def test_harder_cases_are_judged_apart(right: tuple[int, ...], transfer: str) ->
     found = arm(*asked(), *(cell(f"Hard-{i}", "harder", count) for i, count in enumerate(right)))
     assert found["transfer"] == transfer
     assert found["verdict"] == "frozen"
+
+
+def test_harder_meanings_are_no_harder_cases() -> None:
+    """A frozen arm fails them as it fails any other meaning: they do not tell whether it does harder cases."""
+    rows = [*asked(), cell("Regular", "harder", 0), cell("Four", "harder", 290)]
+    (found,) = judge(rows, beyond={"Regular"})["arms"].values()
+    assert (found["transfer"], found["beyond"]) == ("yes", "no")
+    assert found["numbers"]["Regular"]["kind"] == "beyond"
+    assert "It transfers to harder cases. Right replies: Four 97 % (94 to 98)." in found["sentences"]
+    said = "It does not follow meanings beyond the range of the training's. Right replies: Regular 0 % (0 to 1.3)."
+    assert said in found["sentences"]
+    assert arm(*rows)["transfer"] == "partly"
+    (alone,) = judge(rows[:-1], beyond={"Regular"})["arms"].values()
+    assert (alone["transfer"], alone["beyond"]) == ("not asked", "no")
+    assert any("Not asked: other wordings and harder cases" in sentence for sentence in alone["sentences"])
+
+
+def test_which_meanings_are_beyond_the_range() -> None:
+    def variant(name: str, kind: str, *values: str) -> dict[str, Any]:
+        return {"name": name, "kind": kind, "shown": {"pairs": list(zip("JQ", values, strict=True))}}
+
+    variants = [variant("ID", "training", "10", "10"), variant("All-5", "instruction", "5", "5")]
+    variants += [variant("All-12", "harder", "12", "12"), variant("Four", "harder", "10", "10")]
+    assert beyond_range(variants) == {"All-12"}
+    assert beyond_range(variants[1:]) == beyond_range([]) == beyond_range([{"name": "x", "kind": "harder"}]) == set()
+    real = [manifest_of(variant) for variant in micro_points().variants]
+    assert beyond_range(real) == {"All-12", "Regular"}
+
+
+@pytest.mark.parametrize("few", ["ID", "All-0", "Fake"])
+def test_nothing_is_concluded_from_very_few_contents(few: str) -> None:
+    """Whatever an interval says: these are the intervals of 300."""
+    for contents, verdict in ((19, {"ID": "cannot tell", "All-0": "cannot tell"}), (20, {})):
+        rows = [row | ({"contents": contents} if row["variant"] == few else {}) for row in asked()]
+        expected = "training wording only" if few == "Fake" and contents < 20 else "frozen"
+        assert arm(*rows)["verdict"] == verdict.get(few, expected)
+        said = (
+            f"Fewer than 20 different contents stand behind {few} (the fewest: 19): nothing is concluded from so few."
+        )
+        assert (said in judge(rows)["caveats"]) == (contents < 20)
+
+
+@pytest.mark.parametrize("outcome", ["failed", "timed_out"])
+def test_a_broken_check_is_no_verdict_on_the_model(outcome: str) -> None:
+    for failed, verdict in ((0, "frozen"), (3, "frozen"), (90, "cannot tell"), (300, "cannot tell")):
+        rows = [row | ({outcome: failed} if row["kind"] == "instruction" else {}) for row in asked()]
+        assert arm(*rows)["verdict"] == verdict
+    for failed, verdict in ((0, "follows instructions"), (90, "cannot tell")):
+        rows = asked(instruction=(295, 295 - failed), fake=0)
+        assert arm(*rows[:2], rows[2] | {outcome: failed}, rows[3])["verdict"] == verdict
+    assert arm(cell("ID", "training", 0, **{outcome: 300}))["verdict"] == "cannot tell"
+    assert arm(cell("ID", "training", 0))["verdict"] == "cannot do the task"
+
+
+@given(right=st.integers(0, 100), failed=st.integers(0, 100), items=st.integers(200, 300))
+def test_success_lies_in_its_interval_whatever_failed_checks_hid(right: int, failed: int, items: int) -> None:
+    found = above_chance({**cell("ID", "training", right, items=items, failed=failed), "chance": None})
+    assert found.low == wilson(right, items).low
+    assert found.high >= wilson(right + failed, items).high - 1e-12
+    assert found.value == right / items
 
 
 def test_wordings_are_judged_apart_from_instructions() -> None:
@@ -148,7 +213,7 @@ def validity(*shares: int, steps: tuple[int, ...] = (0, 20, 800)) -> list[str]:
 def test_validity_that_rose_and_fell_is_said_with_its_steps() -> None:
     (said,) = (sentence for sentence in validity(3, 270, 0) if sentence.startswith("Validity"))
     assert said == (
-        "Validity rose early and then fell: All-5 from 1 % at step 0 to 90 % (86 to 93) at step 20, then to 0 % "
+        "Validity rose and then fell: All-5 from 1 % at step 0 to 90 % (86 to 93) at step 20, then to 0 % "
         "(0 to 1.3) at step 800."
     )
     (fell,) = (sentence for sentence in validity(240, 200, 0) if sentence.startswith("Validity"))
@@ -192,9 +257,28 @@ def test_failures_are_counted_in_words() -> None:
     said = arm(*rows)["sentences"]
     assert (
         "Of 1,200 replies at step 800, 4 hold no answer, 2 made the check fail and 1 ran out of the check's time; "
-        "they count as wrong." in said
+        "they count as wrong, but the verdict allows for those to be right that could not be checked." in said
     )
-    assert "1,700 contents were passed over, since a mapping makes them unsolvable." in said
+    assert "1,700 contents were passed over for All-0, since no item could be made of them." in said
+    rows[2] |= {"unsolvable": 1650}  # of the same contents, so that the sum would count them twice
+    said = arm(*rows)["sentences"]
+    assert (
+        "1,700 contents were passed over for All-0, the most of any variant, since no item could be made of them."
+        in said
+    )
+    rows[0] |= {"failed": 0, "timed_out": 0}
+    assert "Of 1,200 replies at step 800, 4 hold no answer; they count as wrong." in arm(*rows)["sentences"]
+
+
+def test_replies_that_were_cut_are_said_where_they_are_many() -> None:
+    rows = asked()
+    for row, cut in zip(rows, (14, 15, 150, None), strict=True):
+        row["cut"] = cut
+    (said,) = (sentence for sentence in arm(*rows)["sentences"] if "cut at the longest length" in sentence)
+    assert "step 800 were cut at the longest length: 5 % of All-0 and 50 % of All-1. An answer" in said
+    assert not any("cut at" in sentence for sentence in arm(*asked())["sentences"])
+    wordings = [cell(f"w{i}", "wording", 290, cut=30 + i) for i in range(8)]
+    assert any("up to 12 % of 8 variants" in sentence for sentence in arm(*asked(), *wordings)["sentences"])
 
 
 def test_reasons_not_to_read_too_much_into_it() -> None:
@@ -242,6 +326,7 @@ def test_thresholds_are_told_with_the_verdict(tmp_path: Any) -> None:
         "lost": 0.2,
         "wide": 0.4,
         "ignores": 0.6,
+        "least_contents": 20,
         "few_contents": 100,
     }
     assert verdict["thresholds"]["kept"] == THRESHOLDS.kept

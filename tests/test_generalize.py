@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import helpers
 import toy_task
 import whatstuck
 from whatstuck import WhatStuckError
@@ -85,6 +87,8 @@ def test_every_cell_has_a_row_and_every_reply_a_part(finished: Path) -> None:
 def test_the_manifest_says_what_was_asked_of_whom(finished: Path, tiny_base: Path) -> None:
     about = section(finished)
     assert about["settings"]["seed"] == 0
+    assert about["unseen"] is True
+    assert about["failures"] == {}
     assert "items" not in about["settings"]
     assert about["task"]["variants"][3]["shown"]["pairs"][0] == ["glad", "sad"]
     assert about["task"]["variants"][3]["scored"]["pairs"][0] == ["glad", "glad"]
@@ -113,7 +117,7 @@ def test_an_extended_run_is_the_same_as_one_made_at_once(
     assert [(row["step"], row["variant"], row["items"]) for row in records(out)] == [(0, "ID", 7), (2, "ID", 7)]
     ask(tiny_base, tiny_run / "checkpoint-8", out, variants=["Fake"])
     seen = [(row["step"], row["variant"], row["items"]) for row in records(out)]
-    assert seen[:4] == [(0, "ID", 24), (0, "Fake", 24), (2, "ID", 7), (2, "Fake", 24)]
+    assert seen == [(0, "ID", 7), (0, "Fake", 24), (2, "ID", 7), (8, "Fake", 24)]  # only what the call names
     ask(tiny_base, two(tiny_run), out)
     assert tables(out) == tables(finished)
 
@@ -204,6 +208,63 @@ def test_a_task_that_asks_otherwise_is_refused(
         ask(tiny_base, two(tiny_run), copied)
 
 
+def test_a_checkpoint_that_diverged_can_be_left_out(tiny_base: Path, tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run / "checkpoint-8", tmp_path / "out" / "checkpoint-8")
+    broken = tmp_path / "out" / "checkpoint-9"
+    shutil.copytree(tiny_run / "checkpoint-8", broken)
+    weights = load_file(broken / "adapter_model.safetensors")
+    save_file({name: value * float("nan") for name, value in weights.items()}, broken / "adapter_model.safetensors")
+    out = tmp_path / "run"
+    with pytest.raises(WhatStuckError, match="NaN"):
+        ask(tiny_base, tmp_path / "out", out, variants=["ID"], items=6)
+    assert 9 in [entry["step"] for entry in section(out)["arms"]["sft"]["checkpoints"]]
+    ask(tiny_base, tmp_path / "out" / "checkpoint-8", out, variants=["ID"], items=6)
+    assert [row["step"] for row in records(out)] == [0, 8]
+    assert [entry["step"] for entry in section(out)["arms"]["sft"]["checkpoints"]] == [0, 8]
+    # what takes its place is another checkpoint, and not refused for that
+    shutil.rmtree(broken)
+    shutil.copytree(tiny_run / "checkpoint-2", broken)
+    ask(tiny_base, broken, out, variants=["ID"], items=6)
+    assert [row["step"] for row in records(out)] == [0, 8, 9]
+
+
+def test_a_variant_that_does_not_fit_any_more_can_be_left_out(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from whatstuck.generalization import preparing
+
+    out = tmp_path / "run"
+    generalize(settings_of(tiny_base, out, variants=["ID", "Long"], items=5))
+
+    def refuse(cell: Any, *_: Any) -> None:
+        if cell.variant.name == "Long":
+            raise WhatStuckError("variant Long: too long")
+
+    monkeypatch.setattr(preparing, "check_context", refuse)
+    with pytest.raises(WhatStuckError, match="variant Long: too long"):
+        generalize(settings_of(tiny_base, out, variants=["ID", "Long"], items=8))
+    generalize(settings_of(tiny_base, out, variants=["ID"], items=8))
+    assert [(row["variant"], row["items"]) for row in records(out)] == [("ID", 8), ("Long", 5)]
+    assert section(out)["arms"]["sft"]["variants"] == ["ID", "Long"]
+
+
+def test_a_variant_without_items_is_refused_only_where_it_is_wanted(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = toy_task.Scenes.pose
+    monkeypatch.setattr(toy_task.Scenes, "pose", lambda *all_: real(*all_) if all_[2] == all_[3] else None)
+    out = tmp_path / "run"
+    generalize(settings_of(tiny_base, out, variants=["ID", "Other"], items=5))
+    assert [row["variant"] for row in records(out)] == ["ID", "Other"]
+    for variants in (None, ["Fake"]):
+        with pytest.raises(
+            WhatStuckError, match=r"^variant Fake: no item .* or leave Fake out with --variants$"
+        ) as error:
+            generalize(settings_of(tiny_base, out, variants=variants, items=5))
+        assert "\n" not in str(error.value)
+    assert [row["variant"] for row in records(out)] == ["ID", "Other"]
+
+
 def test_checkpoints_that_are_gone_keep_what_they_said(copied: Path, tiny_base: Path, tiny_run: Path) -> None:
     manifest = json.loads((copied / "run.json").read_text(encoding="utf-8"))
     entry = manifest["generalize"]["arms"]["sft"]["checkpoints"][1]
@@ -212,7 +273,7 @@ def test_checkpoints_that_are_gone_keep_what_they_said(copied: Path, tiny_base: 
     (copied / "generalization" / "sft" / "step-000002" / "Fake.parquet").unlink()
     ask(tiny_base, tiny_run / "checkpoint-8", copied)
     assert [row["variant"] for row in records(copied) if row["step"] == 2] == NAMES[:-1]
-    assert any("step 2 was not asked Fake" in warning for warning in section(copied)["warnings"])
+    assert section(copied)["arms"]["sft"]["checkpoints"][1] == entry
 
 
 def test_draws_are_a_table_of_their_own(tiny_base: Path, tiny_run: Path, tmp_path: Path) -> None:
@@ -237,6 +298,34 @@ def test_a_failing_check_is_counted_in_the_table(tiny_base: Path, tmp_path: Path
     (row,) = records(out)
     assert row["failed"] > 0
     assert row["timed_out"] > 0
+    said = section(out)["failures"]
+    assert "TimeoutError" in said
+    assert sum(count for text, count in said.items() if text.startswith("ZeroDivisionError: ")) >= row["failed"]
+    generalize(settings_of(tiny_base, out, variants=["ID"], items=6, options={"broken": True}))
+    assert section(out)["failures"] == said  # they belong to parts, and are not counted again
+
+
+def test_failures_of_a_guarded_checker_and_what_was_trained(tiny_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text(
+        "def judge(row, answer):\n    raise LookupError(f\"nothing about {row['gold']}\\nand more\")\n",
+        encoding="utf-8",
+    )
+    rows = helpers.rows(6, seed=5)
+    items = "".join(f"  - {json.dumps({'ask': row['prompt'], 'label': row['completion']})}\n" for row in rows)
+    template = "answer: label\ntemplates: {training: '{ask}', polite: 'Please. {ask}'}\nchecker: judge.py:judge\n"
+    (tmp_path / "mine.yaml").write_text(f"items:\n{items}{template}", encoding="utf-8")
+    out = generalize(settings_of(tiny_base, tmp_path / "run", task=str(tmp_path / "mine.yaml"), items=6))
+    assert all(
+        text.startswith("LookupError: nothing about ") and "more" not in text for text in section(out)["failures"]
+    )
+    assert sum(section(out)["failures"].values()) >= 12
+    assert section(out)["verdict"]["arms"]["sft"]["verdict"] == "cannot tell"  # nothing is known of the model
+    assert section(out)["unseen"] is False
+    train = "".join(json.dumps({"ask": row["prompt"], "label": row["completion"]}) + "\n" for row in rows[:2])
+    (tmp_path / "train.jsonl").write_text(train, encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(f"items:\n{items}{template}train: train.jsonl\n", encoding="utf-8")
+    out = generalize(settings_of(tiny_base, tmp_path / "known", task=str(tmp_path / "mine.yaml"), items=6))
+    assert section(out)["unseen"] is True
 
 
 def test_episodes_of_the_verb(tiny_base: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from whatstuck.training._data import Encoder, prepare
 from whatstuck.training._tokens import write_order, write_tokens
 from whatstuck.training.objectives import find_objective, objective_names
 from whatstuck.training.objectives.distance import Distance
-from whatstuck.training.objectives.interface import kl_divergence
+from whatstuck.training.objectives.interface import entropies, kl_divergence
 from whatstuck.training.objectives.learning import Learner
 from whatstuck.training.objectives.threshold import top_mass_threshold
 from whatstuck.training.objectives.tokens import top_mass
@@ -142,6 +142,58 @@ def test_kl_goes_from_the_model_and_asft_from_the_reference(logits: torch.Tensor
 
 
 @pytest.mark.parametrize("name", objective_names())
+def test_tokens_that_cannot_come_change_nothing(name: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    """Rows that pad a vocabulary have logits of minus infinity; k most likely tokens may be more than there are."""
+    masked = torch.cat([logits.detach(), torch.full((TOKENS, 5), -torch.inf)], 1).requires_grad_()
+    reference = logits.detach().flip(0)
+    options: dict[str, Any] = {"tau": 0.9} if name == "sed" else {}
+    if "k" in type(find_objective(name)).model_fields:
+        options["k"] = VOCABULARY + 3
+    losses = []
+    for these, ref in ((logits, reference), (masked, torch.cat([reference, torch.full((TOKENS, 5), -torch.inf)], 1))):
+        given = ref if find_objective(name).needs_reference else None
+        found = find_objective(name, options).loss(these, labels, ref_logits=given, normalizer=1.0)
+        assert not any(part.isnan() for part in found.parts.values())
+        losses.append((found.total, torch.autograd.grad(found.total, these)[0], found.parts))
+    (plain, slope, parts), (padded, wide, shown) = losses
+    torch.testing.assert_close(padded, plain)
+    torch.testing.assert_close(shown, parts)
+    torch.testing.assert_close(wide[:, :VOCABULARY], slope)
+    assert not wide[:, VOCABULARY:].any()
+
+
+def test_what_only_the_reference_rules_out_is_infinitely_far() -> None:
+    p, q = torch.tensor([[0.5, 0.5, 0.0]]).log(), torch.tensor([[0.5, 0.0, 0.5]]).log()
+    assert kl_divergence(p, q).item() == math.inf
+    assert kl_divergence(torch.tensor([[1.0, 0.0, 0.0]]).log(), q).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("name", objective_names())
+@pytest.mark.parametrize("per_sequence", [False, True])
+def test_a_batch_without_tokens_weighs_nothing(name: str, per_sequence: bool) -> None:  # noqa: FBT001 - a parameter
+    logits = torch.zeros(0, VOCABULARY, requires_grad=True)
+    options = {"per_sequence": per_sequence} | ({"tau": 0.9} if name == "sed" else {})
+    normalizer = torch.zeros(0) if per_sequence else 1.0
+    labels = torch.zeros(0, dtype=torch.long)
+    found = find_objective(name, options).loss(logits, labels, ref_logits=logits.detach(), normalizer=normalizer)
+    assert found.total == 0
+    assert not gradient(found.total, logits).any()
+    assert found.parts == {}
+
+
+def test_accuracy_and_entropy_are_those_of_the_model(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    parts = find_objective("dft").loss(logits, labels, normalizer=9.0).parts
+    p = logits.detach().double().softmax(-1)
+    assert parts["entropy"].item() == pytest.approx(-(p * p.log()).sum(-1).mean().item(), rel=1e-5)
+    right = [int(row.argmax()) == int(label) for row, label in zip(p, labels, strict=True)]
+    right_at_all = find_objective("dft").loss(logits, p.argmax(-1), normalizer=9.0).parts["mean_token_accuracy"]
+    assert parts["mean_token_accuracy"] == pytest.approx(sum(right) / TOKENS)
+    assert right_at_all == 1
+    many = logits.detach().repeat(100, 1)  # more than are taken at once
+    assert entropies(many.log_softmax(-1)).mean().item() == pytest.approx(parts["entropy"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", objective_names())
 def test_parts_of_a_batch_add_up_to_the_batch(name: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
     more: dict[str, Any] = {"tau": 0.9} if name == "sed" else {}
     reference = logits.detach().flip(0) if find_objective(name).needs_reference else None
@@ -248,7 +300,45 @@ def test_ours_equals_trls_on_the_same_batch(settings: dict[str, Any], tmp_path: 
     ours = Learner(find_objective(name), trainer, [])
     for count in (None, torch.tensor(57)):  # a batch of its own, and a part of a larger one
         theirs = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=count)
+        before = trainer._total_train_tokens
         torch.testing.assert_close(ours(trainer.model, dict(batch), count), theirs)
+        assert trainer._total_train_tokens == 2 * before > 0
+        trainer._total_train_tokens = 0
+    logged = trainer._metrics["train"]
+    for metric in ("entropy", "mean_token_accuracy"):
+        assert len(logged[metric]) == 4
+        assert logged[metric][1] == pytest.approx(logged[metric][0], rel=1e-5)
+    assert logged["num_tokens"] == [2 * before]
+    trainer._metrics["train"].clear()
+
+
+@pytest.mark.parametrize("per_sequence", [False, True])
+def test_a_count_for_each_visible_gpu_is_one_count(
+    settings: dict[str, Any],
+    tmp_path: Path,
+    per_sequence: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    trainer = trainer_of(settings, tmp_path)
+    trainer.model.train()
+    batch = next(iter(trainer.get_train_dataloader()))
+    ours = Learner(find_objective("sft", {"per_sequence": per_sequence}), trainer, [])
+    ours.sequences = 9
+    expected = ours(trainer.model, dict(batch), torch.tensor(57))
+    assert expected.shape == ()
+    for gpus in (2, 3):
+        torch.testing.assert_close(ours(trainer.model, dict(batch), torch.full((gpus, 1), 57.0)), expected)
+
+
+def test_a_batch_without_supervised_tokens_logs_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
+    trainer = trainer_of(settings | {"objective": "kl"}, tmp_path)
+    trainer.model.train()
+    batch = dict(next(iter(trainer.get_train_dataloader())))
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(5))
+    loss.backward()
+    assert loss == 0
+    assert not any(weight.grad.any() for weight in trainer.model.parameters() if weight.grad is not None)
+    assert set(trainer._metrics["train"]) == {"num_tokens"}
 
 
 def test_evaluation_is_cross_entropy_whatever_is_minimized(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -359,7 +449,7 @@ def test_what_an_objective_says_is_logged_and_recorded(settings: dict[str, Any],
     out = train_model(settings | {"out": tmp_path / "out", "objective": "sed", "logging_steps": 1, "max_steps": 2})
     state = json.loads((out / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8"))
     first = next(entry for entry in state["log_history"] if "loss" in entry)
-    assert {"nll", "penalty", "regularized"} <= first.keys()
+    assert {"nll", "penalty", "regularized", "entropy", "mean_token_accuracy", "num_tokens"} <= first.keys()
     assert first["loss"] == pytest.approx(first["nll"] + first["penalty"], rel=1e-4)
     record = json.loads((out / "whatstuck_train.json").read_text(encoding="utf-8"))
     assert 0 < record["objective"]["tau"] <= 1
@@ -431,6 +521,11 @@ def test_settings_that_say_the_same_are_the_same(settings: dict[str, Any], tmp_p
         TrainConfig.read(given | {"loss_type": "dft", "objective_options": {"per_sequence": True}})
     with pytest.raises(WhatStuckError, match="label_smoothing_factor is part of no objective but sft"):
         TrainConfig.read(given | {"objective": "eaft", "label_smoothing_factor": 0.1})
+    for ours in ({"objective": "kl"}, {"objective_options": {"per_sequence": True}}):
+        with pytest.raises(WhatStuckError, match="leave padding_free out"):
+            TrainConfig.read(given | ours | {"padding_free": True})
+    for theirs in ("sft", "dft"):
+        assert TrainConfig.read(given | {"objective": theirs, "padding_free": True}).own_objective() is None
     assert plan_training(given | {"objective": "asft", "use_peft": False})["seconds"] > 0
 
 

@@ -2,8 +2,14 @@
 
 import json
 import logging
+import os
 import random
+import shutil
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +29,7 @@ ROWS = [
     {"a": f"left {i}", "b": f"right {i}", "label": "yes" if i % 3 else "no", "level": str(i % 2)} for i in range(20)
 ]
 
+NOTHING_HELD_OUT = "held_out names nothing: a training set of diversify may hold every template and mapping asked here."
 BASE = """\
 data: rows.jsonl
 answer: label
@@ -129,6 +136,30 @@ def test_held_out_names_alone_are_variants(make: Any) -> None:
     assert drawn == {"one", "two", "three", "four", "five"}  # A is a word of a mapping
 
 
+def test_nothing_held_out_is_said(make: Any) -> None:
+    assert make().notes == (NOTHING_HELD_OUT,)
+    assert make(BASE + "held_out: bare\n").notes == ()
+    assert make("items: [{q: 1 + 1, answer: 2}]\ntemplates: {t: '{q} ='}\n").notes == ()  # nothing else is asked
+
+
+def test_replies_may_be_as_long_as_right_ones(make: Any) -> None:
+    rows = [{"q": f"count {i}", "long": "one two " * i, "answer": str(i)} for i in (1, 100)]
+    text = "data: rows.jsonl\ntemplates: {t: '{q}'}\nreply: '{long}so {answer}'\nchecker: 'regex: so (.+)'\n"
+    task = make(text, rows)
+    assert 400 < task.max_new_tokens == task.longest_thought < 800  # a token of two bytes; they have 806
+    note = (
+        f"Replies are cut off after {task.max_new_tokens} tokens, and the longest right one has 806 bytes: give "
+        "max_new_tokens if the tokenizer may make more tokens of it."
+    )
+    assert task.notes == (note,)
+    given = make(text + "max_new_tokens: 2000\n", rows)
+    assert (given.max_new_tokens, given.longest_thought, given.notes) == (2000, 2000, ())
+    short = make(text + "max_new_tokens: 20\n", rows)
+    assert (short.max_new_tokens, short.longest_thought) == (20, 256)
+    harder = make(text + "harder: {answer: 100}\n", rows)
+    assert harder.max_new_tokens == task.max_new_tokens  # harder ones count as well
+
+
 def test_truth_values_and_numbers_stay_text(make: Any) -> None:
     rows = [{"a": True, "b": 1.5, "label": i % 2 == 0} for i in range(4)]
     text = "data: rows.jsonl\nanswer: label\ntemplates: {t: '{a} {b} {true} {false}'}\n"
@@ -154,7 +185,7 @@ def test_trained_rows_are_left_out_and_counted(make: Any, caplog: pytest.LogCapt
     trained = "\n".join(json.dumps(row | {"a": row["a"].upper() + " "}) for row in ROWS[:5])
     with caplog.at_level(logging.WARNING):
         task = make(BASE + "train: train.jsonl\n", train__jsonl=trained)
-    assert task.notes == ("5 of 20 test rows are in train.jsonl, too, and are left out.",)
+    assert task.notes == ("5 of 20 test rows are in train.jsonl, too, and are left out.", NOTHING_HELD_OUT)
     assert task.notes[0] in caplog.text
     drawn = draw_items(task.source, 99, split="test", variant=task.variants[0])
     assert len(drawn.items) == 15
@@ -162,7 +193,10 @@ def test_trained_rows_are_left_out_and_counted(make: Any, caplog: pytest.LogCapt
     # prompts that were made already, under another wording and mapping
     prompts = [{"prompt": "Please compare right 3 with left 3. Say B, or A.", "completion": "A"}]
     task = make(BASE + "train: train.jsonl\n", train__jsonl=json.dumps(prompts[0]))
-    assert task.notes == ("1 of 20 test rows are in train.jsonl, too, and are left out.",)
+    assert task.notes == ("1 of 20 test rows are in train.jsonl, too, and are left out.", NOTHING_HELD_OUT)
+    other = {"prompt": "Is right 3 like left 3, one or two?", "completion": "one"}
+    task = make(BASE + "train: train.jsonl\n", train__jsonl="\n".join(map(json.dumps, [*prompts, other])))
+    assert task.notes[0].startswith("Of 2 rows of train.jsonl, 1 cannot be compared with those of the test: ")
     with pytest.raises(WhatStuckError, match=r"every row of the test stands in train\.jsonl"):
         make(BASE + "train: train.jsonl\n", rows=ROWS[:3], train__jsonl=trained)
 
@@ -186,18 +220,25 @@ def test_a_prefill_is_no_part_of_the_answer(make: Any) -> None:
     reply = task.demonstrator.reply(row, task.training, thought=False)
     assert reply == f"Answer: {task.training[row.label]}, sure"
     assert task.scorer.score(row, task.training, task.parser.parse(reply)).success
-    assert task.notes == ()
+    assert task.notes == (NOTHING_HELD_OUT,)
+    with pytest.raises(WhatStuckError, match=r"prefill: .*it ends in white space: take that off") as caught:
+        make(BASE + "prefill: 'Answer: '\n")
+    assert "\n" not in str(caught.value)
 
 
 # --- checkers
 
 
-def test_a_pattern_finds_the_answer(make: Any) -> None:
+def test_a_pattern_finds_the_answer(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     task = make(BASE + "checker: 'regex: answer is (\\w+)'\n")
     assert score(task, "training", "I think the answer is NO, so") == (True, True, "right")
     assert score(task, "training", "the answer is maybe") == (False, False, "other_word")
     assert score(task, "training", "no") == (False, False, "no_answer")
-    assert task.notes[0].startswith("The checker does not take the reply 'No' to rows.jsonl line 1")
+    # a note stands on pages that hold no text of rows: the reply is in the log alone
+    assert task.notes[0] == (
+        "The checker does not take the right reply to rows.jsonl line 1, as `reply` writes it: no_answer."
+    )
+    assert "does not take the reply 'No' to rows.jsonl line 1" in caplog.text
 
 
 def test_a_pattern_that_never_ends_is_timed_out(make: Any) -> None:
@@ -222,6 +263,13 @@ def judge(row, answer):
     if answer == "fork":  # a child that outlives it, and holds its pipes open
         subprocess.Popen(["sleep", "60"], close_fds=False)
         time.sleep(60)
+    if answer == "leave":  # a child with all that is open, which leaves the group: it is not ended with it
+        child = os.fork()
+        if not child:
+            os.setsid()
+            time.sleep(20)
+            os._exit(0)
+        open("child.txt", "w").write(str(child))
     if answer == "exit": sys.exit(3)
     if answer == "die": os._exit(1)
     if answer == "silent": return None
@@ -259,6 +307,81 @@ def test_a_function_of_the_users_own(make: Any) -> None:
         "the checker ended its process": 1,
     }
     assert score(task, "letters", "B") == (True, True, "right")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing forks there")
+def test_a_child_that_holds_the_pipe_holds_up_nobody(make: Any, tmp_path: Path) -> None:
+    task = make(BASE + "checker: judge.py:judge\n", judge__py=CHECKER)
+    assert score(task, "training", "leave")[2] == "wrong"
+    began = time.monotonic()
+    task.scorer.guard.close()
+    took = time.monotonic() - began
+    os.kill(int((tmp_path / "child.txt").read_text(encoding="utf-8")), signal.SIGKILL)
+    assert took < 10  # the child would sleep for 20
+    assert score(task, "training", "No")[2] == "right"
+
+
+# the clock is that of the checker, which stops it: nothing but a look at the parent ends such a worker
+DISARMING = """\
+import os, signal, time
+from pathlib import Path
+def judge(row, answer):
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    Path("pid.txt").write_text(str(os.getpid()))
+    time.sleep(60)
+"""
+SLOW_TO_LOAD = """\
+import os, time
+from pathlib import Path
+Path("pid.txt").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes have no parent there")
+@pytest.mark.parametrize("code", [DISARMING, SLOW_TO_LOAD], ids=["disarming", "loading"])
+def test_a_worker_ends_with_who_started_it(tmp_path: Path, code: str) -> None:
+    (tmp_path / "slow.py").write_text(code, encoding="utf-8")
+    ask = "from whatstuck.generalization.own.checking import guarded; guarded('slow.py:judge', time_limit=60)({}, 'x')"
+    parent = subprocess.Popen([sys.executable, "-c", ask], cwd=tmp_path)
+    told = tmp_path / "pid.txt"
+    wait_for(lambda: told.is_file() and told.read_text(encoding="utf-8").isdigit())
+    worker = int(told.read_text(encoding="utf-8"))
+    assert is_running(worker)
+    parent.kill()
+    parent.wait()
+    try:
+        wait_for(lambda: not is_running(worker))
+    finally:
+        if is_running(worker):
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no such clock there")
+def test_loading_is_timed_by_the_worker_itself(tmp_path: Path) -> None:
+    """As where nobody is left to end it, and the import sits in C, where no thread runs."""
+    (tmp_path / "slow.py").write_text("import re\nre.match('(?:x+x+)+y', 'x' * 60)\n", encoding="utf-8")
+    settings = {"kind": "function", "what": "slow.py:judge", "folder": str(tmp_path), "time_limit": 1.0}
+    code = "from whatstuck.generalization.own import worker; worker._GRACE = 0.5; worker.main()"
+    asked = json.dumps({**settings, "loading": 0.5, "parent": os.getpid()}) + "\n"
+    said = subprocess.run(
+        [sys.executable, "-c", code], input=asked, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (said.returncode, said.stdout) == (-signal.SIGALRM, "")
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie, which nobody may have waited for."""
+    command = [shutil.which("ps") or "ps", "-o", "stat=", "-p", str(pid)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return bool(said.strip()) and not said.strip().startswith("Z")
 
 
 def test_one_worker_checks_many_rows(tmp_path: Path) -> None:
@@ -339,6 +462,11 @@ def test_the_code_of_a_checker_is_part_of_a_task(make: Any) -> None:
         ("answer: label", "answer: label\nharder: gone.jsonl", "no such file"),
         ("  bare:", "  plain:", "'plain' stands twice"),
         ("  bare:", "  letters:", "two things have the name 'letters'"),
+        ("  bare:", "  a/b:", "the name 'a/b' cannot be that of a file"),
+        ("  bare:", "  ..:", "the name '..' cannot be that of a file"),
+        ("  bare:", '  "a\\0b":', r"the name 'a.x00b' cannot be that of a file"),
+        ("  letters:", f"  {'x' * 300}:", "the name 'xxxxxxxxxxxxxxxxxxxx...' is too long: .* at most 100 bytes"),
+        ("answer: label", "answer: label\nharder: {le/vel: {level: 1}}", "the name 'le/vel' cannot be that of a file"),
         ("data: rows.jsonl\n", "", "give the rows of the test"),
         ("data: rows.jsonl", "data: gone.jsonl", "no such file"),
         ("templates:", "templates: [", "is no readable YAML"),

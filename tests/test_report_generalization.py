@@ -105,9 +105,12 @@ def test_an_unfinished_part_does_not_hide_the_others(tmp_path: Path) -> None:
 
 
 def test_the_table_holds_every_variant_under_its_kind(page: str) -> None:
-    text = Reader(page).text
-    places = [text.index(f" {title} ") for title in ("Training wording", "Other instructions", "Harder cases")]
+    whole = Reader(page).text
+    text = whole[whole.index(" Training wording ") :]
+    titles = ("Training wording", "Other instructions", "Harder cases", "Meanings beyond the range", "Fake")
+    places = [text.index(f" {title} ") for title in titles]
     assert places == sorted(places)
+    assert places[2] < text.index(" Five ") < places[3] < text.index(" Regular ") < places[4]
     assert "A new instruction is shown and the old meaning scored: success here means that the instruction" in text
     assert "shown: J = 6, Q = 9, K = 7" in text
     assert "scored: J = 10, Q = 10, K = 10" in text
@@ -119,7 +122,7 @@ def test_numbers_of_the_table_are_those_of_the_last_step(folder: Path) -> None:
     rows = pq.read_table(folder / "generalization.parquet").to_pylist()
     (row,) = (r for r in rows if (r["arm"], r["variant"], r["step"]) == ("random", "Five", 800))
     (harder,) = (group for group in built(folder)["groups"] if group["title"] == "Harder cases")
-    line = harder["lines"][1]
+    (line,) = harder["lines"]
     assert line["name"] == "Five"
     assert line["cells"][1]["value"] == f"{100 * row['success']:.0f} %"
     assert line["cells"][1]["around"] == f"{100 * row['low']:.0f} to {100 * row['high']:.0f}"
@@ -150,7 +153,7 @@ def test_there_is_a_figure_per_variant_with_both_curves(page: str, tmp_path: Pat
 
 def test_replies_are_shown_right_and_wrong(folder: Path) -> None:
     shown = built(folder)["examples"]
-    assert [variant["name"] for variant in shown] == list(KINDS)
+    assert {variant["name"] for variant in shown} == set(KINDS)
     replies = [reply for variant in shown for _, replies in variant["asked"] for reply in replies]
     assert {reply["outcome"] for reply in replies} == {"right", "wrong: wrong numbers"}
     assert {reply["arm"] for reply in replies} == {"frozen", "random"}
@@ -176,9 +179,38 @@ def test_how_it_was_asked_is_said_without_folders(tmp_path: Path) -> None:
     assert "options cards 3" in text
     assert "Items per cell 300 items" in text
     assert "Different contents per cell 235 contents" in text
-    assert "Contents passed over, since a mapping makes them unsolvable: Mixed 17." in text
+    assert "Contents passed over, since no item could be made of them: Mixed 17." in text
     assert "Replies without an answer: 56 of 29,400" in text
+    assert "Replies that were cut at the longest length: 630 of 29,400" in text
+    assert "15 % of Five" in text
     assert "checkpoint-20 holds no tokenizer" in text
+
+
+@pytest.mark.parametrize(("unseen", "known"), [(True, True), (False, False), (None, False)])
+def test_unseen_contents_are_claimed_only_where_the_task_keeps_them_apart(
+    tmp_path: Path, *, unseen: bool | None, known: bool
+) -> None:
+    text = Reader(make_page(FakeGeneralization(section={"unseen": unseen}).write(tmp_path / "run"))).text
+    assert ("on contents that the task keeps out of its training rows" in text) == known
+    assert ("whether these rows were trained on is not known" in text) != known
+
+
+def test_what_failed_checks_said_is_shown_with_texts_only(tmp_path: Path) -> None:
+    said = {"ValueError: quokka": 1200, "no answer in 1 seconds": 3}
+    folder = FakeGeneralization(section={"failures": said}).write(tmp_path / "run")
+    shown, hidden = Reader(make_page(folder)).text, Reader(make_page(folder, text=False)).text
+    assert "What failed checks said times ValueError: quokka 1,200 no answer in 1 seconds 3" in shown
+    assert "failed checks" not in hidden
+    assert "quokka" not in hidden
+
+
+def test_a_run_of_an_older_version_is_read(tmp_path: Path) -> None:
+    folder = FakeGeneralization(section={"failures": None, "unseen": None}).write(tmp_path / "run")
+    for path in (folder / "generalization.parquet", *(folder / "generalization").rglob("*.parquet")):
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["cut"]), path)
+    text = Reader(make_page(folder)).text
+    assert "At the end of the training step 800" in text
+    assert "Replies that were cut" not in text
 
 
 def test_uniform_mappings_are_not_overread(tmp_path: Path) -> None:
@@ -198,6 +230,10 @@ def test_uniform_mappings_are_not_overread(tmp_path: Path) -> None:
         (
             FakeGeneralization(arms=("random",), kinds={"ID": "training", "Five": "harder"}),
             "It transfers to harder cases in part",
+        ),
+        (
+            FakeGeneralization(arms=("frozen",), kinds={"ID": "training", "Regular": "harder"}),
+            "It does not follow meanings beyond the range",
         ),
         (FakeGeneralization(arms=("random",), kinds={"ID": "training"}), "It was asked in the training wording only"),
         (FakeGeneralization(arms=("random",), kinds={"All-5": "instruction"}), "It may or may not follow instructions"),
@@ -247,6 +283,9 @@ def test_every_run_gives_a_whole_page_without_nan(written: Callable[[str], Path]
 def test_a_verdict_that_is_missing_is_made_from_the_table(folder: Path, tmp_path: Path) -> None:
     bare = FakeGeneralization(section={"verdict": None}).write(tmp_path / "run")
     assert built(bare)["verdicts"] == built(folder)["verdicts"]
+    old = {"arms": {"frozen": {"verdict": "partly", "sentences": ["It rose early."]}}, "thresholds": {"kept": 0.8}}
+    older = FakeGeneralization(section={"verdict": old}).write(tmp_path / "older")
+    assert built(older)["verdicts"] == built(folder)["verdicts"]
 
 
 def test_missing_replies_leave_the_rest(tmp_path: Path) -> None:
@@ -260,8 +299,12 @@ def test_missing_replies_leave_the_rest(tmp_path: Path) -> None:
 
 def test_without_text_no_prompt_reply_or_meaning_is_left(tmp_path: Path) -> None:
     texts = dict.fromkeys(KINDS, ("Zanzibar quokka", "bananarama"))
-    folder = FakeGeneralization(replies=texts).write(tmp_path / "run")
+    notes = ["The checker does not take the reply 'Timbuktu'.", "Ouagadougou"]
+    folder = FakeGeneralization(replies=texts, section={"warnings": notes}).write(tmp_path / "run")
     shown, hidden = make_page(folder), make_page(folder, text=False)
+    assert "Timbuktu" in shown
+    assert "2 notes of this run may hold text of rows, and can be read in run.json." in hidden
+    assert not [word for word in ("Timbuktu", "Ouagadougou") if word in hidden]
     assert "Zanzibar" in shown
     assert "bananarama" in shown
     assert "J = 6" in shown

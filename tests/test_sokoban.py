@@ -15,7 +15,7 @@ from whatstuck.generalization.tasks.sokoban.making import make_room
 from whatstuck.generalization.tasks.sokoban.rooms import MOVES, Room, layout_key
 from whatstuck.generalization.tasks.sokoban.solving import solve
 from whatstuck.generalization.tasks.sokoban.task import SokobanSource, random_words
-from whatstuck.generalization.tasks.sokoban.words import ALPHA, BASE, CARDINAL, NUM, POOL, RAND
+from whatstuck.generalization.tasks.sokoban.words import ALPHA, BASE, CARDINAL, EMOJI, NUM, POOL, RAND
 
 TASK = make_task("sokoban", extras=True)
 VARIANTS = {variant.name: variant for variant in TASK.variants}
@@ -154,6 +154,34 @@ def test_a_mirrored_or_turned_room_is_no_new_one() -> None:
         assert layout_key(replace(room, walls=room.walls - {min(set(room.walls) - set(range(8)))})) != layout_key(room)
 
 
+def moved(room: Room, down: int, right: int, size: int) -> Room:
+    """The same room elsewhere in a drawing of another size."""
+
+    def to(cell: int) -> int:
+        row, column = room.place(cell)
+        return (row + down) * size + column + right
+
+    floor = {to(cell) for cell in range(room.size**2) if cell not in room.walls}
+    cells = (frozenset(to(cell) for cell in found) for found in (room.targets, room.boxes))
+    return Room(size, frozenset(range(size * size)) - floor, *cells, to(room.player))
+
+
+def test_a_moved_room_is_no_new_one() -> None:
+    rng = random.Random(6)
+    small = room_of("###### #PXO## #__### ###### ###### ######")
+    assert len({layout_key(moved(small, down, right, 6)) for down in range(3) for right in range(2)}) == 1
+    assert layout_key(moved(small, 0, 0, 6)) == layout_key(small) != layout_key(mirrored_target(small))
+    for _ in range(20):
+        room = make_room(rng)
+        assert len({layout_key(moved(room, down, right, 10)) for down in (0, 4) for right in (0, 1, 4)}) == 1
+        assert layout_key(turned(moved(room, 1, 3, 10))) == layout_key(room)
+
+
+def mirrored_target(room: Room) -> Room:
+    """The same floor with the target in another place."""
+    return replace(room, targets=frozenset({room.player}))
+
+
 def test_no_moment_of_a_training_room_is_in_a_test() -> None:
     """By what is seen, not by seeds: drawings of all moments, in all eight positions."""
     variant = VARIANTS["ID"]
@@ -211,7 +239,7 @@ def test_nothing_but_the_words_depends_on_the_mapping() -> None:
 
 
 def test_a_reply_is_never_right_under_both_mappings_of_fake() -> None:
-    for name in ("Fake", "Fake-Cardinal"):
+    for name in ("Fake", "Fake-Cardinal", "Fake-Emoji"):
         variant = VARIANTS[name]
         for item in draw_items(TASK.source, 40, split="test", variant=variant).items:
             for word in (*variant.shown.meanings, *variant.scored.meanings):
@@ -279,6 +307,31 @@ def test_a_thought_says_what_is_so() -> None:
     )
 
 
+def test_arrows_are_read_with_and_without_the_sign_for_colours() -> None:
+    assert [(v.name, v.kind, v.scored) for v in TASK.variants if "Emoji" in v.name] == [
+        ("Emoji", "instruction", EMOJI),
+        ("Fake-Emoji", "fake", BASE),
+    ]
+    assert EMOJI.meanings == ("\u2b06", "\u2b07", "\u2b05", "\u27a1")
+    assert [move_of(arrow, EMOJI) for arrow in EMOJI.meanings] == list(MOVES)
+    assert move_of("\u2b05\ufe0f", EMOJI) == "Left"
+    assert move_of("Left", EMOJI) is None
+
+
+def test_no_right_reply_is_too_long_even_with_a_token_per_byte() -> None:
+    """As of small vocabularies; the end of the reply is a token, too."""
+    mappings = [BASE, ALPHA, NUM, RAND, CARDINAL, EMOJI, *(random_words(random.Random(seed)) for seed in range(60))]
+    longest = max(POOL, key=len)
+    mappings.append(replace(BASE, pairs=tuple((move, longest) for move in MOVES)))
+    for thought in (False, True):
+        task = make_task("sokoban", thought=thought)
+        prefill = task.prompts["training"].prefill
+        items = [item for v in TASK.variants for item in draw_items(task.source, 5, split="test", variant=v).items]
+        replies = [task.demonstrator.reply(i, m, thought=thought) for i in items for m in mappings]
+        assert max(len(reply.removeprefix(prefill).encode()) for reply in replies) + 1 <= task.max_new_tokens
+        assert task.longest_thought >= task.max_new_tokens
+
+
 def test_an_episode_goes_on_until_the_room_is_solved() -> None:
     task = make_task("sokoban", whole=True)
     drawn = draw_items(task.source, 20, split="test", variant=VARIANTS["Num"])
@@ -292,7 +345,7 @@ def test_an_episode_goes_on_until_the_room_is_solved() -> None:
 
 
 def test_random_words_are_many_and_none_of_the_tests() -> None:
-    tested = {word.casefold() for mapping in (BASE, ALPHA, NUM, RAND, CARDINAL) for word in mapping.meanings}
+    tested = {word.casefold() for mapping in (BASE, ALPHA, NUM, RAND, CARDINAL, EMOJI) for word in mapping.meanings}
     assert len(POOL) == len({word.casefold() for word in POOL}) >= 200
     assert not tested & set(POOL)
     rng = random.Random(0)

@@ -28,6 +28,9 @@ def pairs(count: int = 40) -> list[tuple[str, str, bool]]:
     return list(found.values())
 
 
+PAIRS = list(enumerate(pairs()))
+
+
 def plain(rows: list[tuple[str, str, bool]]) -> list[dict[str, Any]]:
     return [
         {"prompt": f"First: {a}\nSecond: {b}\nThe same? Yes or No?", "completion": "Yes" if y else "No"}
@@ -121,6 +124,55 @@ def test_ids_come_before_content(write: Write) -> None:
     row = items(task, 1)[0]
     index = next(i for i, known in enumerate(rows) if known["prompt"] == row.texts["training"])
     assert row.texts["b"] == f"Nothing alike {index * 7}"
+
+
+def test_ids_are_believed_only_where_prompts_or_answers_bear_them_out(write: Write) -> None:
+    rows = pairs()
+    others = rows[:]
+    random.Random(2).shuffle(others)
+    numbered = [{**row, "id": i} for i, row in enumerate(plain(rows))]
+    first = write("a.jsonl", numbered)
+    strangers = [  # another file that numbers its rows from 0 on
+        {"id": i, "prompt": f"Nothing alike {i * 7}", "completion": row["completion"]}
+        for i, row in enumerate(plain(others))
+    ]
+    with pytest.raises(WhatStuckError, match="'b' is left out: its ids are those of the training, but neither prompts"):
+        load_wordings([first, write("b.jsonl", strangers)])
+    with pytest.raises(WhatStuckError, match="'b' is left out: its ids are those of the training, but neither prompts"):
+        load_wordings([first, write("b.jsonl", [{**row, "id": i} for i, row in enumerate(turned(others))])])
+    task = load_wordings([first, write("b.jsonl", [{**row, "id": i} for i, row in enumerate(turned(rows))])])
+    assert len(task.source.rows) == 40
+    # one answer for all says nothing
+    alike = [{**row, "completion": "Yes"} for row in numbered]
+    strangers = [{**row, "completion": "Yes"} for row in strangers]
+    with pytest.raises(WhatStuckError, match="neither prompts nor answers agree"):
+        load_wordings([write("a.jsonl", alike), write("b.jsonl", strangers)])
+
+
+def test_ids_are_believed_by_prompts_alone(write: Write) -> None:
+    """Answers that are other texts are left out row by row; the rest is asked."""
+    rows = [{"id": i, "prompt": f"Turn round: {a}", "completion": " ".join(a.split()[::-1])} for i, (a, *_) in PAIRS]
+    others = [{**row, "prompt": f"{row['prompt'][12:]}\nBackwards!"} for row in rows]
+    for row in others[:10]:
+        row["completion"] = "something else"
+    task = load_wordings([write("a.jsonl", rows), write("b.jsonl", others)])
+    assert len(task.source.rows) == 30
+
+
+def test_manifests_of_diversify_are_no_wordings(write: Write, tmp_path: Path) -> None:
+    write("a.jsonl", plain(pairs()))
+    write("b.jsonl", turned(pairs()))
+    (tmp_path / "b.manifest.json").write_text('{"made_by": "whatstuck"}', encoding="utf-8")
+    assert [variant.name for variant in load_wordings(tmp_path).variants] == ["training", "b"]
+
+
+def test_long_answers_are_not_cut_off_in_silence(write: Write) -> None:
+    rows = [{"prompt": f"Turn round: {a}", "completion": f"{a} {i} " * 30} for i, (a, *_) in PAIRS]
+    others = [{**row, "prompt": f"{row['prompt'][12:]}\nBackwards!"} for row in rows]
+    task = load_wordings([write("a.jsonl", rows), write("b.jsonl", others)])
+    longest = max(len(row["completion"].strip()) for row in rows)
+    assert longest // 2 < task.max_new_tokens == task.longest_thought < longest
+    assert f"Replies are cut off after {task.max_new_tokens} tokens" in task.notes[-1]
 
 
 def test_position_is_believed_only_where_every_answer_fits(write: Write) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from whatstuck.cli.base import ConfigOption, DryRunOption, JsonOption, SeedOption, read_given, say, verb
-from whatstuck.errors import WhatStuckError
 
 
 @verb
@@ -43,26 +42,19 @@ def diversify(
     mappings:
       words: {pos: positive, neg: negative}
       letters: {pos: A, neg: B}
+      colours: {pos: red, neg: blue}
+    held_out: [polite, colours]
     ```
+
+    What is held out is not trained: `generalize` asks it, to see whether the instruction is read.
     """
-    given = read_given(config, templates=templates, out=out, wordings=wordings, seed=seed)
-    unknown = set(given) - {"templates", "out", "wordings", "seed"}
-    if unknown:
-        raise WhatStuckError(f"{min(unknown)!r} is no setting of diversify")
-    for name in ("templates", "out"):
-        if given.get(name) is None:
-            raise WhatStuckError(f"--{name} is missing: give it as a flag, or in --config")
+    given = read_given(config, data=data, templates=templates, out=out, wordings=wordings, seed=seed)
+    from whatstuck.generalization.diversify import DiversifySettings
     from whatstuck.generalization.diversify import diversify as make_diverse
 
-    manifest = make_diverse(
-        data,
-        given["templates"],
-        given["out"],
-        wordings=given.get("wordings", "all"),
-        seed=_whole_number(given.get("seed", 0)),
-        dry_run=dry_run,
-    )
-    result = {"out": str(given["out"]), "rows": manifest["rows"], "wordings": manifest["wordings"]}
+    settings = DiversifySettings.read(**given)
+    manifest = make_diverse(**settings.model_dump(), dry_run=dry_run)
+    result = {"out": str(settings.out), "rows": manifest["rows"], "wordings": manifest["wordings"]}
     if json_line:
         say({**result, "not_used": manifest["not_used"]}, json_line=True)
         return
@@ -70,9 +62,3 @@ def diversify(
     say({**result, "wordings": "; ".join(shares)}, json_line=False)
     for name, why in manifest["not_used"].items():
         typer.echo(f"- {name}: not used ({why})")
-
-
-def _whole_number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise WhatStuckError(f"--seed must be a whole number, got {value!r}")
-    return value

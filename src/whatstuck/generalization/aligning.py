@@ -2,7 +2,8 @@
 
 By the ids that both files give, else by content: what a file's prompts all have in common is its template, and rows ask
 the same if the rest is the same words and signs, in any order (a template may put its parts the other way round).
-Position alone is believed only where contents cannot be compared and every answer fits.
+Position alone is believed only where contents cannot be compared and every answer fits. Ids are believed where prompts
+or answers bear them out: two files may well number different rows alike.
 """
 
 import re
@@ -14,6 +15,10 @@ from whatstuck.rows.verdicts.answers import normalized
 
 ENOUGH = 0.5
 """Share of the rows of the training wording that another wording must have."""
+
+_AGREED = 0.95  # share of answers that fit, by which ids are believed
+_SHARED = 0.5  # share of a prompt's own words that the other prompt has, on average
+_MORE = 0.25  # by how much that is more than what it shares with the prompt of another row
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 _MOST_LABELS = 20
@@ -38,6 +43,30 @@ def align(first: Sequence[Row], other: Sequence[Row]) -> tuple[dict[int, int], s
         if len(answers_of(first, other, same_place)[1]) == len(first):
             return same_place, "position"
     return found, "content"
+
+
+def say_the_same(first: Sequence[Row], other: Sequence[Row], found: Mapping[int, int]) -> bool:
+    """Whether rows that were found by id are the same by what they say.
+
+    Either prompts share their words, more than with those of other rows, or nearly all answers fit and are not all the
+    same one.
+
+    Args:
+        first: Rows of the training wording.
+        other: Rows of another wording.
+        found: Index in `first` to index in `other`; not empty.
+    """
+    fit = answers_of(first, other, found)[1]
+    told_apart = len({normalized(first[i].completion) for i in found}) > 1
+    if told_apart and len(fit) >= _AGREED * len(found):
+        return True
+    ours, theirs = [_pieces(row) for row in first], [_pieces(row) for row in other]
+    template = _common(ours) | _common(theirs)
+    pairs = [(set(ours[i]) - template, set(theirs[j]) - template) for i, j in found.items()]
+    same = [_share(mine, yours) for mine, yours in pairs]
+    others = [_share(mine, pairs[place - 1][1]) for place, (mine, _) in enumerate(pairs)]
+    shared = sum(same) / len(same)
+    return shared >= _SHARED and (len(pairs) == 1 or shared >= sum(others) / len(others) + _MORE)
 
 
 def labels_of(rows: Sequence[Row]) -> dict[str, str]:
@@ -111,6 +140,10 @@ def _common(texts: Sequence[list[str]]) -> set[str]:
 
 def _rest(pieces: list[str], template: set[str]) -> tuple[str, ...]:
     return tuple(sorted(piece for piece in pieces if piece not in template))
+
+
+def _share(mine: set[str], yours: set[str]) -> float:
+    return len(mine & yours) / len(mine) if mine else 0.0
 
 
 def _places(keys: Sequence[tuple[str, ...]]) -> dict[Hashable, list[int]]:

@@ -7,7 +7,7 @@ there. A reply that suits everything succeeds by chance as well, and says nothin
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -65,7 +65,8 @@ class Cell:
         items: Its items.
         keys: Key of the content of each.
         questions: What is asked about each; of episodes, at their first turn.
-        unsolvable: Contents that were passed over, since the mappings make them unsolvable.
+        unsolvable: Contents that were passed over, since no item could be made of them.
+        failures: What checks raised in this process, and how often; see `failures_of`.
     """
 
     task: Task[Any, Any, Any]
@@ -75,6 +76,7 @@ class Cell:
     keys: tuple[str, ...]
     questions: tuple[Question, ...]
     unsolvable: int
+    failures: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
     def prompt(self) -> Prompt[Any]:
@@ -152,11 +154,29 @@ def read_reply(cell: Cell, item: Any, reply: str) -> tuple[Any, Score]:
     try:
         answer = cell.task.parser.parse(reply)
         return answer, NO_ANSWER if answer is None else cell.task.scorer.score(item, cell.variant.scored, answer)
-    except TimeoutError:
+    except TimeoutError as error:
+        note_failure(cell, error)
         return answer, Score(valid=False, success=False, outcome=CHECK_TIMED_OUT)
     except Exception as error:  # noqa: BLE001 - a user's check may raise anything, and must not end the call
-        logger.debug("variant %s: a check raised %r", cell.variant.name, error)
+        note_failure(cell, error)
         return answer, Score(valid=False, success=False, outcome=CHECK_FAILED)
+
+
+def note_failure(cell: Cell, error: Exception) -> None:
+    """Count what a check raised, by the first line of what it said."""
+    logger.debug("variant %s: a check raised %r", cell.variant.name, error)
+    said = str(error).splitlines()
+    cell.failures[f"{type(error).__name__}: {said[0]}" if said else type(error).__name__] += 1
+
+
+def failures_of(cell: Cell) -> Counter[str]:
+    """What the checks of a cell's task said when they failed, and how often, so far.
+
+    Those that raised here, and those of a worker (`guard.failures` of the scorer), which all cells of a task share.
+    Replies that are dealt to other items are checked, too, so there may be more of them than of failed replies.
+    """
+    guarded = getattr(getattr(cell.task.scorer, "guard", None), "failures", None)
+    return cell.failures + Counter(guarded or {})
 
 
 def dealt(keys: Sequence[str], seed: int) -> list[int | None]:

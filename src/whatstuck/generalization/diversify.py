@@ -8,12 +8,16 @@ its cure a new mapping for every row (`many`).
 
 import hashlib
 import json
+import logging
 import random
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from whatstuck._version import __version__
 from whatstuck.datasets import Message, Row, write_rows
@@ -23,9 +27,51 @@ from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.own.recipe import Recipe, read_recipe
 from whatstuck.generalization.own.rows import OwnRow, Records
 from whatstuck.generalization.own.templates import Template
+from whatstuck.settings import read_settings
+
+_log = logging.getLogger(__name__)
 
 Wording = tuple[Template, InstructionMapping | None]
 """A template, and a mapping; None for one that is drawn anew for every row."""
+
+
+class DiversifySettings(BaseModel):
+    """Settings of `diversify`; see there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Path
+    templates: Path
+    out: Path
+    wordings: int | str = "all"
+    seed: int = Field(default=0, strict=True)
+
+    @field_validator("wordings", mode="before")
+    @classmethod
+    def _understood(cls, value: Any) -> int | str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value in ("all", "many"):
+            return value
+        if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,6}\s*", value):
+            return int(value)
+        raise ValueError("it must be all, many, or a number")
+
+    @field_validator("out")
+    @classmethod
+    def _jsonl(cls, value: Path) -> Path:
+        if value.suffix != ".jsonl":
+            raise ValueError("rows are written as JSONL: give a name that ends in .jsonl")
+        return value
+
+    @classmethod
+    def read(cls, **values: Any) -> "DiversifySettings":
+        """Settings from flags or arguments.
+
+        Raises:
+            WhatStuckError: Naming the first setting that is wrong.
+        """
+        return read_settings(cls, "diversify", values)
 
 
 def diversify(
@@ -53,14 +99,15 @@ def diversify(
         The manifest, which `OUT.manifest.json` holds as well.
 
     Raises:
-        WhatStuckError: If a row or the YAML is wrong, there are fewer wordings, or `out` holds something else.
+        WhatStuckError: If a setting, a row or the YAML is wrong, there are fewer wordings, or `out` holds something
+            else.
     """
-    data, out = Path(data), Path(out)
-    if out.suffix != ".jsonl":
-        raise WhatStuckError(f"{out.name}: rows are written as JSONL: give a name that ends in .jsonl")
-    recipe = read_recipe(templates)
+    settings = DiversifySettings.read(data=data, templates=templates, out=out, wordings=wordings, seed=seed)
+    data, out, seed = settings.data, settings.out, settings.seed
+    recipe = read_recipe(settings.templates)
     rows = recipe.rows(Records.read(data))
-    chosen = choose_wordings(recipe, wordings)
+    chosen = choose_wordings(recipe, settings.wordings)
+    _warn_of_trained_variants(recipe, chosen)
     asked = _deal(rows, chosen, seed)
     made = _make_rows(recipe, rows, chosen, asked, seed)
     manifest = {
@@ -70,6 +117,7 @@ def diversify(
         "seed": seed,
         "rows": len(rows),
         "contents": len({row.key for row in rows}),
+        "columns": recipe.columns,  # what the ids of the rows are made of
         "wordings": [
             {"template": template.name, "mapping": None if mapping is None else mapping.name, "rows": asked.count(i)}
             for i, (template, mapping) in enumerate(chosen)
@@ -108,16 +156,12 @@ def choose_wordings(recipe: Recipe, wordings: int | str) -> list[Wording]:
     pairs.sort(key=lambda pair: order[pair])
     if wordings == "all":
         return list(pairs)
-    try:
-        count = int(wordings)
-    except ValueError as error:
-        raise WhatStuckError(f"--wordings must be all, many, or a number, got {wordings!r}") from error
-    if not 1 <= count <= len(pairs):
+    if not isinstance(wordings, int) or not 1 <= wordings <= len(pairs):
         raise WhatStuckError(
-            f"--wordings {count}: {recipe.path.name} has {len(pairs)} wordings that may be trained "
+            f"--wordings {wordings}: {recipe.path.name} has {len(pairs)} wordings that may be trained "
             f"({len(templates)} templates, {len(mappings)} mappings): give 1 to {len(pairs)}, all, or many"
         )
-    return list(pairs[:count])
+    return list(pairs[:wordings])
 
 
 def _diagonal(template: int, mapping: int) -> tuple[int, int, int]:
@@ -158,9 +202,25 @@ def _make_rows(
     return made
 
 
+def _used(chosen: Sequence[Wording]) -> set[str]:
+    return {template.name for template, _ in chosen} | {mapping.name for _, mapping in chosen if mapping is not None}
+
+
+def _warn_of_trained_variants(recipe: Recipe, chosen: Sequence[Wording]) -> None:
+    """Where some are held out, `generalize` asks those alone; else it asks all but the training's own."""
+    variants = [template.name for template in recipe.templates[1:]] + [mapping.name for mapping in recipe.mappings[1:]]
+    trained = [name for name in variants if name in _used(chosen)]
+    if trained and not recipe.file.held_out:
+        _log.warning(
+            "%s holds nothing out: generalize will ask %s, which this set trains: name some under held_out",
+            recipe.path.name,
+            ", ".join(trained),
+        )
+
+
 def _not_used(recipe: Recipe, chosen: Sequence[Wording]) -> dict[str, str]:
     """Templates and mappings that no row has, and why."""
-    used = {template.name for template, _ in chosen} | {mapping.name for _, mapping in chosen if mapping is not None}
+    used = _used(chosen)
     mappings = [mapping.name for mapping in recipe.mappings if mapping.pairs]
     names = [*(template.name for template in recipe.templates), *mappings]
     drawn = any(mapping is None for _, mapping in chosen)

@@ -19,14 +19,15 @@ from whatstuck.generalization.cells import (
     Record,
     check_context,
     dealt,
+    note_failure,
     read_reply,
     warn_of_failures,
 )
-from whatstuck.generalization.replying import Question, Replier, question_of
+from whatstuck.generalization.replying import Question, Replier, Said, question_of
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task as Progress
 
-Say = Callable[[Sequence[int], Sequence[Question], int], list[str]]
+Say = Callable[[Sequence[int], Sequence[Question], int], list[Said]]
 """Replies to the questions of some episodes at a turn."""
 
 
@@ -40,6 +41,7 @@ class _Episode:
     solved: bool = False
     over: bool = False
     reply: str = ""
+    cut: bool = False
     outcome: str = ""
     answers: list[Any] = field(default_factory=list)
 
@@ -71,16 +73,16 @@ def play(
     """
     if cell.task.step is None:
         raise WhatStuckError(f"the task {cell.task.name} has no turns: leave --episodes out")
-    known: dict[tuple[int, ...], str] = {}
+    known: dict[tuple[int, ...], Said] = {}
 
-    def greedily(_: Sequence[int], questions: Sequence[Question], __: int) -> list[str]:
+    def greedily(_: Sequence[int], questions: Sequence[Question], __: int) -> list[Said]:
         new = list({question.ids: question for question in questions if question.ids not in known}.values())
         if new:
             replies = replier.replies(new, cell.longest)
             known.update({question.ids: reply.greedy for question, reply in zip(new, replies, strict=True)})
         return [known[question.ids] for question in questions]
 
-    def by_chance(live: Sequence[int], questions: Sequence[Question], turn: int) -> list[str]:
+    def by_chance(live: Sequence[int], questions: Sequence[Question], turn: int) -> list[Said]:
         seeds = [seed_of(cell.asking.seed, cell.variant.name, str(index), str(turn)) for index in live]
         replies = replier.replies(questions, cell.longest, temperature=cell.asking.temperature, seeds=seeds)
         return [reply.drawn[0] for reply in replies]
@@ -119,11 +121,12 @@ def _played(
     return episodes
 
 
-def _take(cell: Cell, episode: _Episode, reply: str) -> None:
+def _take(cell: Cell, episode: _Episode, reply: Said) -> None:
     """One turn."""
-    answer, score = read_reply(cell, episode.item, reply)
+    answer, score = read_reply(cell, episode.item, reply.text)
     episode.turns += 1
-    episode.reply, episode.outcome = reply, score.outcome
+    episode.reply, episode.outcome = reply.text, score.outcome
+    episode.cut = episode.cut or reply.cut
     if score.outcome in UNCHECKED:  # what the item is now is not known
         episode.over = True
         return
@@ -146,7 +149,8 @@ def _after(cell: Cell, item: Any, answer: Any) -> tuple[Any, bool]:
         return item, False
     try:
         return cell.task.step(item, cell.variant.scored, answer), False
-    except Exception:  # noqa: BLE001 - of a user's task; it must not end the call
+    except Exception as error:  # noqa: BLE001 - of a user's task; it must not end the call
+        note_failure(cell, error)
         return None, True
 
 
@@ -162,7 +166,7 @@ def _records(cell: Cell, sample: int, episodes: Sequence[_Episode]) -> list[Reco
         records.append(
             {"item": index, "content": cell.keys[index], "sample": sample, "prompt": cell.questions[index].prompt}
             | {"reply": episode.reply, "valid": episode.valid / episode.turns, "success": episode.solved}
-            | {"outcome": outcome, "chance": chance}
+            | {"outcome": outcome, "chance": chance, "cut": episode.cut}
         )
     return records
 

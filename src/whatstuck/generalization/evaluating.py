@@ -15,7 +15,7 @@ from whatstuck.generalization.cells import (
     warn_of_failures,
 )
 from whatstuck.generalization.episodes import play
-from whatstuck.generalization.replying import Replier
+from whatstuck.generalization.replying import Replier, Said
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task as Progress
 
@@ -58,20 +58,21 @@ def evaluate(
     return records
 
 
-def _records(cell: Cell, sample: int, replies: Sequence[str]) -> list[Record]:
+def _records(cell: Cell, sample: int, replies: Sequence[Said]) -> list[Record]:
     records = []
     partners = dealt(cell.keys, cell.asking.seed)
     for index, (item, key, question, reply) in enumerate(
         zip(cell.items, cell.keys, cell.questions, replies, strict=True)
     ):
-        _, score = read_reply(cell, item, reply)
+        _, score = read_reply(cell, item, reply.text)
         other, chance = partners[index], None
         if other is not None and score.outcome not in UNCHECKED:
-            _, there = read_reply(cell, cell.items[other], reply)
+            _, there = read_reply(cell, cell.items[other], reply.text)
             chance = None if there.outcome in UNCHECKED else there.success
         records.append(
-            {"item": index, "content": key, "sample": sample, "prompt": question.prompt, "reply": reply}
+            {"item": index, "content": key, "sample": sample, "prompt": question.prompt, "reply": reply.text}
             | {"valid": float(score.valid), "success": score.success, "outcome": score.outcome, "chance": chance}
+            | {"cut": reply.cut}
         )
     return records
 

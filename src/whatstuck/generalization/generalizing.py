@@ -2,12 +2,14 @@
 
 The replies of a checkpoint to a variant are a part of the run folder. What is there is not asked again, so an
 interrupted call goes on and ends in the same tables; and prompts of two variants never share a batch, so that a part
-does not depend on which others were missing.
+does not depend on which others were missing. A call asks what it names, and takes along what is there: a checkpoint
+that diverged, or a variant that does not fit, is not asked again by a call that names it no more.
 """
 
 import datetime as dt
-import logging
 import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,22 +17,23 @@ import pyarrow as pa
 from transformers import PreTrainedModel
 
 from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.cells import failures_of
 from whatstuck.generalization.evaluating import evaluate
-from whatstuck.generalization.preparing import Material
+from whatstuck.generalization.preparing import Material, is_unseen
 from whatstuck.generalization.schemas import GENERALIZATION, REPLIES
 from whatstuck.generalization.settings import GeneralizeSettings
 from whatstuck.generalization.statistics import cell_rows
+from whatstuck.generalization.survival import beyond_range
 from whatstuck.generalization.task import Variant
 from whatstuck.generalization.verdict import judge
-from whatstuck.models import Checkpoint, CheckpointedModel, is_there
+from whatstuck.models import Checkpoint, CheckpointedModel
 from whatstuck.progress import Task as Progress
 from whatstuck.report import write_report
 from whatstuck.runs import Json, read_table, table_metadata, versions, write_table
 
-logger = logging.getLogger(__name__)
-
 TABLE = "generalization.parquet"
-FOLDER = "generalization"
+_MOST = 10  # texts of failures that are kept
+_LONGEST = 200  # characters of one
 
 
 def generalize(settings: GeneralizeSettings) -> Path:
@@ -76,7 +79,7 @@ class Generalizing:
                 self._run.part(TABLE).unlink(missing_ok=True)  # it stands for a finished call
             self._ask(missing)
             rows = self._rows()
-            verdict = judge(rows)
+            verdict = judge(rows, beyond=beyond_range(material.task_section()["variants"]))
             write_table(self._run.part(TABLE), pa.Table.from_pylist(rows, schema=GENERALIZATION))
             self._save(start, verdict=verdict)
             write_report(self._run.path)
@@ -84,42 +87,36 @@ class Generalizing:
     # --- parts
 
     def _missing(self) -> list[tuple[Checkpoint, Variant]]:
-        """What is to be asked, by checkpoint."""
-        missing = []
-        for checkpoint in self.material.checkpoints:
-            lacks = [variant for variant in self.material.variants if not self._is_done(checkpoint, variant)]
-            if lacks and checkpoint.step not in self.material.named and not is_there(checkpoint):
-                names = ", ".join(variant.name for variant in lacks)
-                message = f"step {checkpoint.step} was not asked {names}: {checkpoint.path} is not there any more"
-                logger.warning("%s", message)
-                self.material.warnings.append(message)
-                continue
-            missing += [(checkpoint, variant) for variant in lacks if not self._borrowed(checkpoint, variant)]
-        return missing
+        """What this call names and the run does not hold, by checkpoint."""
+        return [
+            (checkpoint, variant)
+            for checkpoint in self.material.checkpoints
+            if checkpoint.step in self.material.named
+            for variant in self.material.variants
+            if not self._holds(self._part(self.settings.arm, checkpoint.step, variant.name), checkpoint, variant)
+            and not self._borrowed(checkpoint, variant)
+        ]
 
-    def _is_done(self, checkpoint: Checkpoint, variant: Variant) -> bool:
-        """Whether a part is there, with as many items as this call wants of the checkpoints that it names."""
-        wanted = self.settings.items if checkpoint.step in self.material.named else 0
-        return self._holds(self._part(self.settings.arm, checkpoint.step, variant.name), checkpoint, variant, wanted)
-
-    def _holds(self, path: Path, checkpoint: Checkpoint, variant: Variant, wanted: int) -> bool:
+    def _holds(self, path: Path, checkpoint: Checkpoint, variant: Variant) -> bool:
+        """Whether a part is there, with as many items as this call wants."""
         if not path.exists():
             return False
         about = table_metadata(read_table(path))
-        return about.get("identity") == self.material.identity(checkpoint, variant) and about["wanted"] >= wanted
+        same = about.get("identity") == self.material.identity(checkpoint, variant)
+        return same and bool(about["wanted"] >= self.settings.items)
 
     def _borrowed(self, checkpoint: Checkpoint, variant: Variant) -> bool:
         """Whether another arm has asked the same model the same, mostly the untouched one; then its part is copied."""
         for arm in self.material.before.get("arms", {}):
             path = self._part(arm, checkpoint.step, variant.name)
-            if self._holds(path, checkpoint, variant, self.settings.items):
+            if self._holds(path, checkpoint, variant):
                 table = read_table(path)
                 write_table(self._part(self.settings.arm, checkpoint.step, variant.name), table, table_metadata(table))
                 return True
         return False
 
     def _part(self, arm: str, step: int, variant: str) -> Path:
-        return self._run.part(FOLDER, arm, f"step-{step:06d}", f"{variant}.parquet")
+        return self.material.part(arm, step, variant)
 
     def _ask(self, missing: list[tuple[Checkpoint, Variant]]) -> None:
         replies = sum(len(self.material.cell(variant).items) for _, variant in missing)
@@ -135,6 +132,7 @@ class Generalizing:
 
     def _ask_one(self, model: PreTrainedModel, checkpoint: Checkpoint, variant: Variant, progress: Progress) -> None:
         material, cell = self.material, self.material.cell(variant)
+        failed = failures_of(cell)
         try:
             records = evaluate(model, material.tokenizer, cell, progress=progress)
         except WhatStuckError as error:
@@ -143,6 +141,7 @@ class Generalizing:
             "identity": material.identity(checkpoint, variant),
             "wanted": self.settings.items,
             "unsolvable": cell.unsolvable,
+            "failures": _most(failures_of(cell) - failed),
         }
         path = self._part(self.settings.arm, checkpoint.step, variant.name)
         write_table(path, pa.Table.from_pylist(records, schema=REPLIES), about)
@@ -158,24 +157,34 @@ class Generalizing:
     def _rows(self) -> list[Json]:
         """One row per cell of every arm of the run, in the order of arms, steps and variants."""
         rows: list[Json] = []
+        for arm, step, variant, table in self._tables():
+            about = table_metadata(table)
+            rows += cell_rows(
+                table.to_pylist(),
+                task=self.material.task.name,
+                arm=arm,
+                variant=variant,
+                step=step,
+                temperature=self.settings.temperature,
+                unsolvable=about["unsolvable"],
+                seed=self.settings.seed,
+            )
+        return rows
+
+    def _failures(self) -> Counter[str]:
+        """What failed checks said, in all parts; so a call that was interrupted loses none."""
+        found: Counter[str] = Counter()
+        for *_, table in self._tables():
+            found.update(table_metadata(table).get("failures", {}))
+        return found
+
+    def _tables(self) -> Iterator[tuple[str, int, Variant, pa.Table]]:
         for arm, about in self._arms().items():
             for step in [entry["step"] for entry in about["checkpoints"]]:
                 for variant in self.material.task.variants:
                     path = self._part(arm, step, variant.name)
-                    if variant.name not in about["variants"] or not path.exists():
-                        continue
-                    table = read_table(path)
-                    rows += cell_rows(
-                        table.to_pylist(),
-                        task=self.material.task.name,
-                        arm=arm,
-                        variant=variant,
-                        step=step,
-                        temperature=self.settings.temperature,
-                        unsolvable=table_metadata(table)["unsolvable"],
-                        seed=self.settings.seed,
-                    )
-        return rows
+                    if variant.name in about["variants"] and path.exists():
+                        yield arm, step, variant, read_table(path)
 
     def _arms(self) -> dict[str, Json]:
         return {**self.material.before.get("arms", {}), self.settings.arm: self.material.arm_section()}
@@ -190,9 +199,11 @@ class Generalizing:
             {
                 "settings": self.settings.fixed(),
                 "task": material.task_section(),
+                "unseen": is_unseen(material.task),
                 "model": material.model_section(),
                 "arms": self._arms(),
                 "verdict": verdict,
+                "failures": _most(self._failures()),
                 "warnings": warnings,
                 "versions": versions(),
                 "dtype": self.settings.dtype,
@@ -201,3 +212,11 @@ class Generalizing:
                 "seconds": round(before.get("seconds", 0.0) + time.monotonic() - start, 1),
             },
         )
+
+
+def _most(failures: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent texts, cut to their beginnings."""
+    found: Counter[str] = Counter()
+    for text, count in failures.items():
+        found[text[:_LONGEST]] += count
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:_MOST])

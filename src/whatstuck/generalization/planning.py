@@ -29,7 +29,7 @@ def plan(settings: GeneralizeSettings) -> Json:
             start = time.monotonic()
             evaluate(model, material.tokenizer, few)
             seconds += (time.monotonic() - start) / len(few.items) * len(cell.items)
-    steps = [checkpoint.step for checkpoint in material.checkpoints]
+    steps = sorted(material.named)
     ways = 1 if settings.temperature is None else 2
     return {
         "task": material.task.name,

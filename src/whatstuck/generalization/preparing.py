@@ -15,7 +15,7 @@ from whatstuck.generalization.cells import Cell, check_context, make_cell
 from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.registry import make_task, maker_of
 from whatstuck.generalization.settings import GeneralizeSettings
-from whatstuck.generalization.task import Task, Variant
+from whatstuck.generalization.task import Listed, Task, Variant
 from whatstuck.models import (
     Checkpoint,
     base_mismatch,
@@ -32,6 +32,7 @@ from whatstuck.training.sft import positions_of
 
 logger = logging.getLogger(__name__)
 
+FOLDER = "generalization"
 _TOLD = 8  # items of each variant that tell one task from another
 
 
@@ -43,11 +44,12 @@ class Material:
         before: What it knows already: the section `generalize` of its manifest.
         arm: What it knows of this arm.
         base: Folder of the untouched model.
-        checkpoints: By step, the untouched model first; those that the run knew included.
-        named: Steps that this call names; the others are taken along.
+        checkpoints: By step, the untouched model first: those that this call names, and those that the arm has parts
+            of. One that was named once and left nothing (a step that diverged) is forgotten.
+        named: Steps that this call names, the untouched model included; only these are asked.
         prints: Fingerprint of each step's weights.
         task: The task.
-        variants: Those that are asked: what this call names and what the arm knew.
+        variants: Those that this call names; only these are asked.
 
     Args:
         settings: The settings.
@@ -66,6 +68,7 @@ class Material:
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self.before: Json = self.run.manifest().get("generalize") or {}
         self.arm: Json = self.before.get("arms", {}).get(settings.arm, {})
+        self._recorded = [entry for entry in self.arm.get("checkpoints", []) if self._has_parts(entry["step"])]
         self.run.refuse_changed_settings("generalize", settings.fixed())
         self.task = find_task(settings)
         self.variants = self._variants()
@@ -86,13 +89,23 @@ class Material:
         """The items of a variant, drawn and rendered once.
 
         Raises:
-            WhatStuckError: If it has no items, or they do not fit the context.
+            WhatStuckError: Naming the variant, if it has no items, or they do not fit the context.
         """
         if variant.name not in self._cells:
-            cell = make_cell(self.task, variant, self.asking, self.tokenizer)
+            try:
+                cell = make_cell(self.task, variant, self.asking, self.tokenizer)
+            except WhatStuckError as error:
+                message = str(error)
+                named = message if message.startswith("variant ") else f"variant {variant.name}: {message}"
+                others = f"; or leave {variant.name} out with --variants" if len(self.task.variants) > 1 else ""
+                raise WhatStuckError(named + others) from error
             check_context(cell, cell.questions, self._positions)
             self._cells[variant.name] = cell
         return self._cells[variant.name]
+
+    def part(self, arm: str, step: int, variant: str) -> Path:
+        """Where the replies of a checkpoint to a variant are."""
+        return self.run.part(FOLDER, arm, f"step-{step:06d}", f"{variant}.parquet")
 
     def identity(self, checkpoint: Checkpoint, variant: Variant) -> Json:
         """What the replies of a part depend on, beside how many there are."""
@@ -106,7 +119,9 @@ class Material:
         }
 
     def arm_section(self) -> Json:
-        """What the manifest says of this arm."""
+        """What the manifest says of this arm: what this call names, and what there are parts of."""
+        named = {variant.name for variant in self.variants}
+        steps = [checkpoint.step for checkpoint in self.checkpoints]
         return {
             "settings": {"thought": self.settings.thought, "items": self.settings.items},
             "about": self._told,
@@ -120,7 +135,12 @@ class Material:
                 }
                 for checkpoint in self.checkpoints
             ],
-            "variants": [variant.name for variant in self.variants],
+            "variants": [
+                variant.name
+                for variant in self.task.variants
+                if variant.name in named
+                or any(self.part(self.settings.arm, step, variant.name).exists() for step in steps)
+            ],
         }
 
     def model_section(self) -> Json:
@@ -147,13 +167,15 @@ class Material:
         for name in wanted:
             if name not in known:
                 raise WhatStuckError(f"{self.task.name} has no variant {name!r}: it has {', '.join(known)}")
-        before = self.arm.get("variants", [])
-        return [variant for name, variant in known.items() if name in wanted or name in before]
+        return [variant for name, variant in known.items() if name in wanted]
 
     def _about(self, variant: Variant) -> Json:
-        """Tells tasks apart by what their first items look like to the model."""
+        """Tells tasks apart by what their first items look like to the model; of a variant without any, by that."""
         settings = self.settings
-        few = make_cell(self.task, variant, settings.model_copy(update={"items": _TOLD}).asking, self.tokenizer)
+        try:
+            few = make_cell(self.task, variant, settings.model_copy(update={"items": _TOLD}).asking, self.tokenizer)
+        except WhatStuckError:  # said by `cell`, if it is wanted at all
+            return {"variant": manifest_of(variant), "asked": "none", "files": self.task.identity}
         asked = [[key, list(question.ids)] for key, question in zip(few.keys, few.questions, strict=True)]
         return {"variant": manifest_of(variant), "asked": asked, "longest": few.longest, "files": self.task.identity}
 
@@ -167,12 +189,15 @@ class Material:
                 if mismatch is not None:
                     self._warn(mismatch)
         named = set(found)
-        for entry in self.arm.get("checkpoints", []):
+        for entry in self._recorded:
             found.setdefault(entry["step"], Checkpoint(entry["step"], Path(entry["path"]), entry["kind"]))
         return tuple(found[step] for step in sorted(found)), named
 
+    def _has_parts(self, step: int) -> bool:
+        return any(self.part(self.settings.arm, step, "*").parent.glob("*.parquet"))
+
     def _print(self, checkpoint: Checkpoint) -> str:
-        known = {entry["step"]: str(entry["fingerprint"]) for entry in self.arm.get("checkpoints", [])}
+        known = {entry["step"]: str(entry["fingerprint"]) for entry in self._recorded}
         gone = checkpoint.step not in self.named and not is_there(checkpoint)
         return known[checkpoint.step] if gone else fingerprint(checkpoint.path)
 
@@ -193,7 +218,7 @@ class Material:
             )
         if self.arm["about"] != self._told:
             raise WhatStuckError(f"{where} task (its prompts or replies were changed): choose another --out")
-        prints = {entry["step"]: entry["fingerprint"] for entry in self.arm["checkpoints"]}
+        prints = {entry["step"]: entry["fingerprint"] for entry in self._recorded}
         changed = [
             *(["the model"] if self.arm["model"]["fingerprint"] != fingerprint(self.base) else []),
             *(f"step {step}" for step, found in self.prints.items() if prints.get(step, found) != found),
@@ -234,6 +259,11 @@ def find_task(settings: GeneralizeSettings) -> Task[Any, Any, Any]:
     if settings.episodes and found.step is None:
         raise WhatStuckError(f"the task {found.name} has no turns: leave --episodes out")
     return found
+
+
+def is_unseen(task: Task[Any, Any, Any]) -> bool:
+    """Whether a task keeps what it asks out of its training rows: by a split, or since it knows those rows."""
+    return not isinstance(task.source, Listed) or bool(task.source.contents("train", {}))
 
 
 def manifest_of(variant: Variant) -> Json:

@@ -32,11 +32,19 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What a model replies, prefill included: its most likely reply, and the draws that were asked for."""
+class Said:
+    """One reply as text, prefill included, and whether it was cut at the longest length."""
 
-    greedy: str
-    drawn: tuple[str, ...]
+    text: str
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model replies: its most likely reply, and the draws that were asked for."""
+
+    greedy: Said
+    drawn: tuple[Said, ...]
 
 
 def question_of(message: str, prefill: str, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> Question:
@@ -129,21 +137,24 @@ class Replier:
             progress.advance(len(questions) - len(asked))
         found = {
             i: Reply(
-                "" if answer.greedy is None else self._text(questions[i], answer.greedy),
-                tuple(self._text(questions[i], drawn) for drawn in answer.drawn),
+                Said("") if answer.greedy is None else self._said(questions[i], answer.greedy),
+                tuple(self._said(questions[i], drawn) for drawn in answer.drawn),
             )
             for i, answer in zip(asked, answers, strict=True)
         }
         return [found.get(i) or found[firsts[question.ids]] for i, question in enumerate(questions)]
 
-    def _text(self, question: Question, said: Continuation) -> str:
+    def _said(self, question: Question, found: Continuation) -> Said:
         opening = question.ids[len(question.ids) - question.opened :]
-        head, whole = self._decoded(opening), self._decoded((*opening, *said.ids))
+        head, whole = self._decoded(opening), self._decoded((*opening, *found.ids))
         # decoded behind the prefill, since some tokenizers drop the space that a text begins with
-        written = whole.removeprefix(head) if whole.startswith(head) else self._decoded(said.ids)
+        written = whole.removeprefix(head) if whole.startswith(head) else self._decoded(found.ids)
+        ended = found.stopped_by is not None
         if self._end:
-            written = written.partition(self._end)[0]
-        return question.prefill + written.rstrip() if question.prefill else written.strip()
+            written, end, _ = written.partition(self._end)
+            ended = ended or bool(end)  # an end of several tokens stops nothing, and ends the reply all the same
+        text = question.prefill + written.rstrip() if question.prefill else written.strip()
+        return Said(text, cut=not ended)
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -13,6 +13,7 @@ REPLIES = pa.schema(
         ("success", pa.bool_()),
         ("outcome", pa.string()),  # right, no_answer, ... ; check_failed, check_timed_out
         ("chance", pa.bool_()),  # whether this reply is right for another item of the cell, chosen by the seed
+        ("cut", pa.bool_()),  # whether it was cut at the longest length; of an episode, in any turn
     ]
 )
 """`generalization/ARM/step-NNNNNN/VARIANT.parquet`: one row per reply."""
@@ -39,7 +40,8 @@ GENERALIZATION = pa.schema(
         ("no_answer", pa.int64()),  # replies without an answer
         ("failed", pa.int64()),  # replies whose check raised
         ("timed_out", pa.int64()),  # replies whose check took too long
-        ("unsolvable", pa.int64()),  # contents passed over, since the mappings make them unsolvable
+        ("unsolvable", pa.int64()),  # contents that no item could be made of
+        ("cut", pa.int64()),  # replies that were cut at the longest length; null where that was not counted
     ]
 )
 """`generalization.parquet`: one row per cell."""

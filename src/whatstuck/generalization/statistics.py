@@ -15,13 +15,16 @@ from whatstuck.generalization.cells import CHECK_FAILED, CHECK_TIMED_OUT, GREEDY
 from whatstuck.generalization.task import NO_ANSWER, Variant
 from whatstuck.rows.verdicts.intervals import Share, wilson
 
+_FEW = 40  # contents below which a bootstrap over them is not trusted alone
+
 
 def clustered(values: Sequence[float | None], keys: Sequence[str], *, seed: int = 0) -> Share:
     """A mean with its 95 % interval.
 
     Where every content occurs once and values are 0 or 1, by Wilson's score. Where contents repeat, by a bootstrap over
-    contents. Where all values are 0, or all are 1, resamples would all be the same, and Wilson's interval of as many
-    trials as there are contents says what so few can say.
+    contents. Resamples of few contents are much alike, of contents that are alike all the same: three hands with one
+    miss in a hundred each would give an interval without width. So below 40 contents, and where all values are 0 or
+    all are 1, it is at least as wide as Wilson's of as many trials as there are contents.
 
     Args:
         values: From 0 to 1; None and NaN are left out.
@@ -31,6 +34,8 @@ def clustered(values: Sequence[float | None], keys: Sequence[str], *, seed: int 
     >>> share = clustered([1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b"])
     >>> share.value, share.low, share.high
     (0.5, 0.0, 1.0)
+    >>> round(clustered([1.0, 1.0, 0.0] * 2, ["a"] * 3 + ["b"] * 3).low, 3)  # the bootstrap alone: 0.667
+    0.159
     """
     known = [(float(value), key) for value, key in zip(values, keys, strict=True) if value is not None]
     known = [(value, key) for value, key in known if not math.isnan(value)]
@@ -47,7 +52,12 @@ def clustered(values: Sequence[float | None], keys: Sequence[str], *, seed: int 
     for value, key in known:
         sums[place[key]] += (value, 1.0)
     mean, low, high = RowBootstrap(len(contents), seed=seed).ratio(sums[:, :1], sums[:, 1:])
-    return Share(float(mean[0]), float(low[0]), float(high[0]))
+    found = Share(float(mean[0]), float(low[0]), float(high[0]))
+    if len(contents) >= _FEW:
+        return found
+    least = wilson(found.value * len(contents), len(contents))
+    # the bootstrap over one content is not known
+    return Share(found.value, float(np.fmin(found.low, least.low)), float(np.fmax(found.high, least.high)))
 
 
 def cell_rows(
@@ -64,13 +74,13 @@ def cell_rows(
     """Rows of `schemas.GENERALIZATION` from the replies of a cell: the greedy ones, and those drawn.
 
     Args:
-        records: Rows of `schemas.REPLIES`.
+        records: Rows of `schemas.REPLIES`; those that an older version wrote may lack `cut`.
         task: Name of the task.
         arm: Which training.
         variant: What was asked.
         step: Of the checkpoint.
         temperature: Of the draws.
-        unsolvable: Contents that were passed over.
+        unsolvable: Contents that no item could be made of.
         seed: Of the resamples.
     """
     found = []
@@ -83,6 +93,7 @@ def cell_rows(
             clustered([record[name] for record in of_kind], keys, seed=seed) for name in ("success", "valid", "chance")
         )
         outcomes = [record["outcome"] for record in of_kind]
+        cut = [record.get("cut") for record in of_kind]
         found.append(
             {"task": task, "arm": arm, "variant": variant.name, "kind": variant.kind, "step": step}
             | {"decoding": decoding, "items": len(of_kind), "contents": len(set(keys))}
@@ -91,5 +102,6 @@ def cell_rows(
             | {"chance": chance.value, "chance_low": chance.low, "chance_high": chance.high}
             | {"no_answer": outcomes.count(NO_ANSWER.outcome), "failed": outcomes.count(CHECK_FAILED)}
             | {"timed_out": outcomes.count(CHECK_TIMED_OUT), "unsolvable": unsolvable}
+            | {"cut": None if None in cut else sum(map(bool, cut))}
         )
     return found

@@ -3,15 +3,16 @@
 An arm is looked at as it is at its last step, never at the step that is best on some variant: that would be chosen on
 the very numbers that are reported (Table 1 of arXiv 2510.00237 is chosen so). A variant is compared with the training
 wording at the same step. What the same replies would get right by chance is taken out first. The interval of the
-quotient goes from the least of the one over the most of the other to the reverse, so it is wider than 95 %.
+quotient goes from the least of the one over the most of the other to the reverse, so it is wider than 95 %. Replies
+whose check failed say nothing of the model: an interval holds whether they are right or wrong.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from whatstuck.rows.verdicts.intervals import Share
+from whatstuck.rows.verdicts.intervals import Share, wilson
 
 Record = Mapping[str, Any]
 State = Literal["kept", "lost", "partly", "cannot tell", "not asked"]
@@ -27,6 +28,8 @@ Verdict = Literal[
 ]
 
 UNKNOWN = Share(math.nan, math.nan, math.nan)
+BEYOND = "beyond"
+"""Kind of a harder variant whose instruction gives meanings beyond the range of the training's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Thresholds:
             something does not: half of 20 items, or five of six.
         ignores: Share that Fake must have to show that the old meaning is carried out: most of what the arm can do.
             The frozen arms of that table have 0.95 and more, our small models 0.8 and more.
+        least_contents: Different contents below which nothing is concluded from a cell: one alone would be worth more
+            than a twentieth, and an interval over so few says little of others.
         few_contents: Different contents below which a cell is called small. The interval tells how these few vary,
             not how much harder others are.
     """
@@ -53,6 +58,7 @@ class Thresholds:
     lost: float = 0.2
     wide: float = 0.4
     ignores: float = 0.6
+    least_contents: int = 20
     few_contents: int = 100
 
 
@@ -65,12 +71,14 @@ class Cell:
 
     Attributes:
         row: Its row of generalization.parquet.
-        above: Success above chance, as a share of what there is above chance.
+        kind: What it asks about: that of its row, or `beyond`.
+        above: Success above chance, as a share of what there is above chance, whatever failed checks hid.
         survives: The same, divided by that of the training wording; NaN where the arm cannot do the task.
         state: What that amounts to.
     """
 
     row: Record
+    kind: str
     above: Share
     survives: Share
     state: State
@@ -98,7 +106,7 @@ class Arm:
 
     def of(self, *kinds: str) -> dict[str, Cell]:
         """The variants of some kinds."""
-        return {name: cell for name, cell in self.cells.items() if cell.row["kind"] in kinds}
+        return {name: cell for name, cell in self.cells.items() if cell.kind in kinds}
 
     def together(self, kind: str) -> State:
         """What the variants of a kind amount to."""
@@ -114,26 +122,46 @@ class Arm:
             names: dict[State, Verdict] = {"kept": "frozen", "lost": "loses both"}
             return names.get(self.fake, "training wording only")
         if followed == "kept":
-            # no reply to Fake is right by both meanings: an arm with much of it ignores at least that instruction
-            return "partly" if self.fake == "kept" else "follows instructions"
+            # no reply to Fake is right by both meanings: an arm with some of it ignores at least that instruction
+            with_fake: dict[State, Verdict] = {"kept": "partly", "partly": "partly", "cannot tell": "cannot tell"}
+            return with_fake.get(self.fake, "follows instructions")
         return followed
 
 
-def look(rows: Sequence[Record]) -> Arm:
+def beyond_range(variants: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Harder variants whose instruction gives other meanings than the training's.
+
+    An arm that carries out the old meaning fails them whether or not it could do harder cases, so they do not tell.
+
+    Args:
+        variants: As run.json has them.
+    """
+    shown = [(str(one.get("kind")), str(one.get("name")), (one.get("shown") or {}).get("pairs")) for one in variants]
+    usual = next((pairs for kind, _, pairs in shown if kind == "training"), None)
+    return frozenset(name for kind, name, pairs in shown if kind == "harder" and usual and pairs and pairs != usual)
+
+
+def look(rows: Sequence[Record], beyond: Collection[str] = ()) -> Arm:
     """Look at one arm.
 
     Args:
         rows: Its rows of generalization.parquet, at least one. NaN and None are both "not known".
+        beyond: Harder variants that are looked at apart; see `beyond_range`.
     """
     decodings = [str(row["decoding"]) for row in rows]
     decoding = "greedy" if "greedy" in decodings else decodings[0]
     history = sorted((row for row in rows if row["decoding"] == decoding), key=lambda row: int(row["step"]))
     step = int(history[-1]["step"])
     last = [row for row in history if row["step"] == step]
-    training = next((above_chance(row) for row in last if row["kind"] == "training"), UNKNOWN)
-    able = _able(training)
-    cells = {str(row["variant"]): _cell(row, training if able == "kept" else UNKNOWN) for row in last}
-    fakes = [_fake(cell.survives) for cell in cells.values() if cell.row["kind"] == "fake"]
+    of_training = next((row for row in last if row["kind"] == "training"), None)
+    training = UNKNOWN if of_training is None else above_chance(of_training)
+    able = "cannot tell" if of_training is None else _able(of_training)
+    cells = {}
+    for row in last:
+        name = str(row["variant"])
+        kind = BEYOND if name in beyond else str(row["kind"])
+        cells[name] = _cell(row, kind, training if able == "kept" else UNKNOWN)
+    fakes = [_fake(cell) for cell in cells.values() if cell.kind == "fake"]
     return Arm(step, decoding, able, _together(fakes), cells, history)
 
 
@@ -146,9 +174,10 @@ def interval(row: Record, name: str) -> Share:
 def above_chance(row: Record) -> Share:
     """Success above chance, as a share of what there is above chance (as Cohen's kappa, 1960).
 
-    Chance that is not known is taken to be 0. The interval takes the least success with the most chance.
+    Chance that is not known is taken to be 0. The interval takes the least success with the most chance. It goes from
+    the low end with failed checks wrong, as the table counts them, to the high end with all of them right.
     """
-    success, chance = interval(row, "success"), interval(row, "chance")
+    success, chance = _whatever_failed(row), interval(row, "chance")
     if math.isnan(chance.value):
         return success
     return Share(
@@ -162,18 +191,37 @@ def _above(success: float, chance: float) -> float:
     return max(-1.0, (success - chance) / max(1 - chance, 1e-9))  # all may be right by chance
 
 
-def _able(training: Share) -> State:
-    if training.low >= THRESHOLDS.able:
+def _whatever_failed(row: Record) -> Share:
+    """Success with an interval that holds whether replies whose check failed are right or wrong."""
+    success = interval(row, "success")
+    unknown = sum(_count(row, name) for name in ("failed", "timed_out")) / max(1, _count(row, "items"))
+    if not unknown or math.isnan(success.value):
+        return success
+    contents = _count(row, "contents") or _count(row, "items")
+    most = wilson(min(1.0, success.value + unknown) * contents, contents).high
+    return Share(success.value, success.low, min(1.0, max(success.high + unknown, most)))
+
+
+def _too_few(row: Record) -> bool:
+    """Whether so few contents stand behind a cell that nothing is concluded from it."""
+    return _count(row, "contents") < THRESHOLDS.least_contents
+
+
+def _able(training: Record) -> State:
+    above = above_chance(training)
+    if _too_few(training):
+        return "cannot tell"
+    if above.low >= THRESHOLDS.able:
         return "kept"
-    return "lost" if training.high < THRESHOLDS.able else "cannot tell"
+    return "lost" if above.high < THRESHOLDS.able else "cannot tell"
 
 
-def _cell(row: Record, training: Share) -> Cell:
+def _cell(row: Record, kind: str, training: Share) -> Cell:
     above = above_chance(row)
-    if row["kind"] == "training":
-        return Cell(row, above, UNKNOWN, _able(above))
+    if kind == "training":
+        return Cell(row, kind, above, UNKNOWN, _able(row))
     survives = quotient(above, training)
-    return Cell(row, above, survives, _state(survives))
+    return Cell(row, kind, above, survives, "cannot tell" if _too_few(row) else _state(survives))
 
 
 def quotient(one: Share, other: Share) -> Share:
@@ -197,7 +245,10 @@ def _part(survives: Share, most: float) -> State:
     return "partly" if survives.low > 0 and survives.high < most and narrow else "cannot tell"
 
 
-def _fake(survives: Share) -> State:
+def _fake(cell: Cell) -> State:
+    survives = cell.survives
+    if _too_few(cell.row):
+        return "cannot tell"
     if survives.low >= THRESHOLDS.ignores:
         return "kept"
     if survives.high <= THRESHOLDS.lost:
@@ -211,6 +262,10 @@ def _together(states: Iterable[State]) -> State:
     if len(found) <= 1:
         return found.pop() if found else "not asked"
     return "partly" if "partly" in found or {"kept", "lost"} <= found else "cannot tell"
+
+
+def _count(row: Record, name: str) -> int:
+    return int(row.get(name) or 0)
 
 
 def _number(value: Any) -> float:

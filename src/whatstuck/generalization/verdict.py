@@ -4,24 +4,26 @@ Whether it cannot be told is a verdict too. `survival` holds the numbers that de
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from whatstuck.errors import WhatStuckError
-from whatstuck.generalization.survival import THRESHOLDS, Arm, Cell, Record, State, interval, look
+from whatstuck.generalization.survival import BEYOND, THRESHOLDS, Arm, Cell, Record, State, interval, look
 from whatstuck.generalization.verdict_words import caveats, sentences
 from whatstuck.rows.verdicts.intervals import Share
 
 _YES_OR_NO: Mapping[State, str] = {"kept": "yes", "lost": "no"}
 
 
-def judge(rows: Sequence[Record]) -> dict[str, Any]:
+def judge(rows: Sequence[Record], *, beyond: Collection[str] = ()) -> dict[str, Any]:
     """Judge every arm of one task, each at its last step.
 
     Args:
         rows: Rows of generalization.parquet (`schemas.GENERALIZATION`); NaN and None are both "not known". Greedy
             replies decide where there are any.
+        beyond: Harder variants that give other meanings than the training's (`survival.beyond_range`): they do not
+            count for `transfer`.
 
     Returns:
         What run.json holds, and what goes through JSON unchanged: what is not known is None. By arm in `arms`:
@@ -30,10 +32,11 @@ def judge(rows: Sequence[Record]) -> dict[str, Any]:
         - `verdict`: `follows instructions`; `frozen` (the training wording only, and the old meaning is carried out
           under a new instruction), `loses both` (neither the new nor the old meaning), `training wording only`
           (Fake does not tell which); `partly`; `cannot do the task`; `cannot tell`; `not asked`;
-        - `fake`, `wording`, `transfer`: whether the old meaning is carried out, whether other wordings are
-          followed, whether harder cases are solved: `yes`, `partly`, `no`, `cannot tell`, `not asked`;
-        - `numbers`: by variant, `kind`, `state`, `success`, `above_chance`, `survives` (its quotient to the training
-          wording), `validity`, `chance` (each [value, low, high]), `items`, `contents`;
+        - `fake`, `wording`, `transfer`, `beyond`: whether the old meaning is carried out, whether other wordings are
+          followed, whether harder cases are solved under the training's meanings, whether meanings beyond the range
+          of the training are followed: `yes`, `partly`, `no`, `cannot tell`, `not asked`;
+        - `numbers`: by variant, `kind` (that of the row, or `beyond`), `state`, `success`, `above_chance`, `survives`
+          (its quotient to the training wording), `validity`, `chance` (each [value, low, high]), `items`, `contents`;
         - `sentences`: the same in words.
 
         Besides `sentences` of all arms, `caveats` (why not to read too much into it) and `thresholds`.
@@ -47,7 +50,7 @@ def judge(rows: Sequence[Record]) -> dict[str, Any]:
     by_arm: dict[str, list[Record]] = {}
     for row in rows:
         by_arm.setdefault(str(row["arm"]), []).append(row)
-    arms = {name: look(of_arm) for name, of_arm in by_arm.items()}
+    arms = {name: look(of_arm, beyond) for name, of_arm in by_arm.items()}
     said = {name: sentences(arm) for name, arm in arms.items()}
     several = len(arms) > 1
     return {
@@ -66,6 +69,7 @@ def _entry(arm: Arm, said: Sequence[str]) -> dict[str, Any]:
         "fake": _yes_or_no(arm.fake),
         "wording": _yes_or_no(arm.together("wording")),
         "transfer": _yes_or_no(arm.together("harder")),
+        "beyond": _yes_or_no(arm.together(BEYOND)),
         "numbers": {name: _numbers(cell) for name, cell in arm.cells.items()},
         "sentences": list(said),
     }
@@ -78,7 +82,7 @@ def _yes_or_no(state: State) -> str:
 def _numbers(cell: Cell) -> dict[str, Any]:
     row = cell.row
     return {
-        "kind": row["kind"],
+        "kind": cell.kind,
         "state": cell.state,
         "success": _listed(interval(row, "success")),
         "above_chance": _listed(cell.above),

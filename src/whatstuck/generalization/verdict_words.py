@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from whatstuck.generalization.survival import THRESHOLDS, Arm, Cell, Record, State, interval
+from whatstuck.generalization.survival import BEYOND, THRESHOLDS, Arm, Cell, Record, State, interval
 from whatstuck.rows.verdicts.intervals import Share
 
 _HIGH_CHANCE = 0.05  # from here on, what is right by chance is mentioned
 _NOTHING = 0.05  # validity that never reaches this may never have been there
+_MANY_CUT = 0.05  # share of a variant's replies from which on it is said that they were cut
 _MOST_NAMED = 6  # variants that are named one by one
 _ASKED = {"instruction": "other instructions", "wording": "other wordings", "harder": "harder cases"}
 _MEANS: Mapping[str, str] = {
@@ -17,7 +18,7 @@ _MEANS: Mapping[str, str] = {
     "training wording only": "It follows the training wording only",
     "follows instructions": "It follows instructions that it was not trained with",
     "partly": "It follows instructions that it was not trained with in part",
-    "cannot tell": "Whether it follows instructions cannot be told from so few items",
+    "cannot tell": "Whether it follows instructions cannot be told from these replies",
 }
 _KEEPS: Mapping[State, str] = {"kept": "survives", "lost": "is lost", "partly": "survives in part"}
 
@@ -26,8 +27,10 @@ def sentences(arm: Arm) -> list[str]:
     """An arm in words."""
     said = [_ability(arm)]
     if arm.able == "kept":
-        said += [*_instructions(arm), *_wordings(arm), *_harder(arm)]
-    return [sentence for sentence in (*said, *_validity(arm), *_not_asked(arm), *_failures(arm)) if sentence]
+        said += [*_instructions(arm), *_wordings(arm), *_harder(arm), *_beyond(arm)]
+    return [
+        sentence for sentence in (*said, *_validity(arm), *_not_asked(arm), *_failures(arm), *_cut(arm)) if sentence
+    ]
 
 
 def caveats(arms: Mapping[str, Arm]) -> list[str]:
@@ -39,14 +42,21 @@ def caveats(arms: Mapping[str, Arm]) -> list[str]:
         if len(arms) > 1
         else "This is one training: with another seed it can end elsewhere."
     ]
-    least = THRESHOLDS.few_contents
-    few = {name: cell for arm in arms.values() for name, cell in arm.cells.items() if 0 < _contents(cell) < least}
-    if few:
-        fewest = min(_contents(cell) for cell in few.values())
-        said.append(
-            f"Fewer than {least} different contents stand behind {_listed(few)} (the fewest: {fewest}): intervals say "
-            "how these few vary, not whether others are harder."
-        )
+    counts = {name: _contents(cell) for arm in arms.values() for name, cell in arm.cells.items()}
+    for start, end, means in (
+        (1, THRESHOLDS.least_contents, "nothing is concluded from so few."),
+        (
+            THRESHOLDS.least_contents,
+            THRESHOLDS.few_contents,
+            "intervals say how these few vary, not whether others are harder.",
+        ),
+    ):
+        few = {name: count for name, count in counts.items() if start <= count < end}
+        if few:
+            fewest = min(few.values())
+            said.append(
+                f"Fewer than {end} different contents stand behind {_listed(few)} (the fewest: {fewest}): {means}"
+            )
     cells = sum(len(arm.cells) for arm in arms.values())
     said.append(f"Each interval covers one cell at 95 %; of {cells} cells about one in twenty lies outside its own.")
     other = sorted({arm.decoding for arm in arms.values()} - {"greedy"})
@@ -63,7 +73,7 @@ def _ability(arm: Arm) -> str:
     numbers = f"With the training wording {_first(training)} of the replies are right {when}"
     chance = interval(next(iter(training.values())).row, "chance")
     by_chance = f"; dealt to other items, {_share(chance)} would be" if chance.value >= _HIGH_CHANCE else ""
-    ends = {"lost": ": it cannot do the task", "cannot tell": ": too few items tell whether it can do the task"}
+    ends = {"lost": ": it cannot do the task", "cannot tell": ": whether it can do the task cannot be told"}
     return f"{numbers}{by_chance}{ends.get(arm.able, '')}."
 
 
@@ -105,6 +115,18 @@ def _harder(arm: Arm) -> list[str]:
         "lost": "It does not transfer to harder cases",
         "partly": "It transfers to harder cases in part",
     }.get(arm.together("harder"), "Whether it transfers to harder cases cannot be told")
+    return [f"{means}. Right replies: {_each(asked)}."]
+
+
+def _beyond(arm: Arm) -> list[str]:
+    asked = arm.of(BEYOND)
+    if not asked:
+        return []
+    means = {
+        "kept": "It follows meanings beyond the range of the training's",
+        "lost": "It does not follow meanings beyond the range of the training's",
+        "partly": "It follows meanings beyond the range of the training's in part",
+    }.get(arm.together(BEYOND), "Whether it follows meanings beyond the range of the training's cannot be told")
     return [f"{means}. Right replies: {_each(asked)}."]
 
 
@@ -150,13 +172,13 @@ def _peaks(arm: Arm, variants: Iterable[str]) -> list[str]:
             )
         else:
             fell.append(f"{name} from {_share(series[best])} at step {best} {end}")
-    said = [f"Validity rose early and then fell: {'; '.join(rose)}."] if rose else []
+    said = [f"Validity rose and then fell: {'; '.join(rose)}."] if rose else []
     return said + ([f"Validity fell during the training: {'; '.join(fell)}."] if fell else [])
 
 
 def _not_asked(arm: Arm) -> list[str]:
     """What is missing for a whole verdict."""
-    kinds = {str(cell.row["kind"]) for cell in arm.cells.values()}
+    kinds = {cell.kind for cell in arm.cells.values()}
     missing = [words for kind, words in _ASKED.items() if kind not in kinds]
     if "instruction" in kinds and "fake" not in kinds:
         missing.append("Fake, which tells whether an instruction is ignored")
@@ -175,11 +197,35 @@ def _failures(arm: Arm) -> list[str]:
     )
     parts = [f"{_sum(rows, name):,} {words}" for name, words in counts if _sum(rows, name)]
     if parts:
-        said.append(f"Of {_sum(rows, 'items'):,} replies at step {arm.step}, {_joined(parts)}; they count as wrong.")
-    unsolvable = _sum(rows, "unsolvable")
-    if unsolvable:
-        said.append(f"{unsolvable:,} contents were passed over, since a mapping makes them unsolvable.")
+        unknown = _sum(rows, "failed") + _sum(rows, "timed_out")
+        either = ", but the verdict allows for those to be right that could not be checked" if unknown else ""
+        said.append(
+            f"Of {_sum(rows, 'items'):,} replies at step {arm.step}, {_joined(parts)}; they count as wrong{either}."
+        )
+    # variants are made of the same contents: the counts must not be added
+    without = {str(row["variant"]): count for row in rows if (count := int(row.get("unsolvable") or 0))}
+    if without:
+        name = max(without, key=lambda name: without[name])
+        most = ", the most of any variant" if len(without) > 1 else ""
+        said.append(
+            f"{without[name]:,} contents were passed over for {name}{most}, since no item could be made of them."
+        )
     return said
+
+
+def _cut(arm: Arm) -> list[str]:
+    """Variants of which many replies are not whole."""
+    rows = {name: cell.row for name, cell in arm.cells.items() if int(cell.row.get("items") or 0)}
+    shares = {name: int(row.get("cut") or 0) / int(row["items"]) for name, row in rows.items()}
+    many = {name: share for name, share in shares.items() if share >= _MANY_CUT}
+    if not many:
+        return []
+    if len(many) <= _MOST_NAMED:
+        which = _joined([f"{_percent(share)} % of {name}" for name, share in many.items()])
+    else:
+        which = f"up to {_percent(max(many.values()))} % of {len(many)} variants"
+    seen = "An answer that would come later is not seen: raise the task's max_new_tokens."
+    return [f"Many replies at step {arm.step} were cut at the longest length: {which}. {seen}"]
 
 
 # --- numbers in sentences

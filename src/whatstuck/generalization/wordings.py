@@ -14,8 +14,9 @@ from pathlib import Path
 
 from whatstuck.datasets import Row, read_rows
 from whatstuck.errors import WhatStuckError
-from whatstuck.generalization.aligning import ENOUGH, align, answers_of, labels_of
+from whatstuck.generalization.aligning import ENOUGH, align, answers_of, labels_of, say_the_same
 from whatstuck.generalization.mapping import NO_MAPPING, InstructionMapping
+from whatstuck.generalization.own.limits import LONGEST_THOUGHT, reply_limit
 from whatstuck.generalization.own.loading import OwnSource
 from whatstuck.generalization.own.rows import OwnRow, content_key
 from whatstuck.generalization.own.scoring import OwnScorer, ReplyParser, same_text
@@ -23,8 +24,6 @@ from whatstuck.generalization.own.templates import near
 from whatstuck.generalization.task import Task, Variant
 
 _KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-_SPARE = 8  # tokens beside those of the longest answer
-_LONGEST = 256
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +62,12 @@ def load_wordings(
         raise WhatStuckError("no row stands in every wording: leave out the files that hold other rows")
     if len(common) < len(first):
         notes.append(f"{len(common)} of {len(first)} rows stand in every wording; only these are asked.")
+    asked = (first, *(wording.rows for wording in kept.values()))
+    limit, of_limit = reply_limit(row.completion for some in asked for row in some)
+    notes += of_limit
     for note in notes:
         _log.info("%s", note)
     trained = _words("training", {label: label for label in labels.values()})
-    answers = [row.completion for some in (first, *(wording.rows for wording in kept.values())) for row in some]
     return Task(
         name=_task_name(files),
         source=OwnSource(tuple(_item(first, i, labels, kept) for i in common), (), {}, same_text),
@@ -79,8 +80,8 @@ def load_wordings(
             *(Variant(name, "wording", one.words, one.words, wording=name) for name, one in kept.items()),
         ),
         training=trained,
-        # no tokenizer makes more tokens of a text than it has bytes
-        max_new_tokens=min(_LONGEST, max(len(answer.encode()) for answer in answers) + _SPARE),
+        max_new_tokens=limit,
+        longest_thought=max(LONGEST_THOUGHT, limit),
         identity=_identity(files),
         notes=tuple(notes),
     )
@@ -111,6 +112,10 @@ def _compare(name: str, first: Sequence[Row], other: Sequence[Row]) -> tuple[_Wo
     """A wording, or None where it is left out, and what is to be said of it."""
     found, how = align(first, other)
     needed = ENOUGH * len(first)
+    if how == "id" and len(found) >= needed and not say_the_same(first, other, found):
+        return None, [
+            f"{name!r} is left out: its ids are those of the training, but neither prompts nor answers agree."
+        ]
     if len(found) < needed:
         return None, [f"{name!r} is left out: of {len(first)} rows, {len(found)} were found in it."]
     answers, fit = answers_of(first, other, found)
@@ -145,13 +150,18 @@ def _files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     files = []
     for path in given:
         if path.is_dir():
-            files += sorted(file for file in path.iterdir() if file.suffix in _KINDS)
+            files += sorted(file for file in path.iterdir() if file.suffix in _KINDS and not _is_manifest(file))
         else:
             files.append(path)
     resolved = [file.resolve() for file in files]
     if len(set(resolved)) < len(resolved):
         raise WhatStuckError("--template-variants names a file twice: name each wording once")
     return files
+
+
+def _is_manifest(file: Path) -> bool:
+    """What `diversify` leaves beside its rows."""
+    return file.name.endswith(".manifest.json")
 
 
 def _training_first(files: list[Path], training: str | Path | None) -> list[Path]:

@@ -1,6 +1,7 @@
 """Reading JSON and Parquet parts of a run folder, each failure as one line that says what to do."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_columns(path: Path, columns: list[str]) -> pa.Table:
+def read_columns(path: Path, columns: list[str], optional: Collection[str] = ()) -> pa.Table:
     """Columns of a Parquet file.
+
+    Args:
+        path: The file.
+        columns: Their names.
+        optional: Those of them that an older version did not write.
 
     Raises:
         WhatStuckError: If the file or a column is missing, or the file is damaged.
     """
     try:
         # without partitioning=None a parent folder named like `lr=0.1` would become a column
-        return pq.read_table(path, columns=columns, partitioning=None)
+        there = set(pq.read_schema(path).names) if optional else set()
+        wanted = [column for column in columns if column not in optional or column in there]
+        return pq.read_table(path, columns=wanted, partitioning=None)
     except FileNotFoundError as error:
         raise WhatStuckError(
             f"{path} is missing: the run is not finished; run the same whatstuck command again"
@@ -51,7 +59,7 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
         ) from error
 
 
-def read_records(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+def read_records(path: Path, columns: list[str], optional: Collection[str] = ()) -> list[dict[str, Any]]:
     """The rows of a Parquet file; see `read_columns`."""
-    records: list[dict[str, Any]] = read_columns(path, columns).to_pylist()
+    records: list[dict[str, Any]] = read_columns(path, columns, optional).to_pylist()
     return records

@@ -4,12 +4,13 @@ Replies are read for examples only: of each arm and variant the first right and 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.schemas import GENERALIZATION
+from whatstuck.generalization.survival import BEYOND, THRESHOLDS, beyond_range
 from whatstuck.generalization.verdict import judge
 from whatstuck.report.files import read_records
 from whatstuck.report.metrics import Stat, known
@@ -17,6 +18,7 @@ from whatstuck.report.reading import whole_number
 
 TABLE = "generalization.parquet"
 GREEDY = "greedy"
+_LATER = {"cut"}  # columns that older runs lack
 _REPLY = ["item", "sample", "prompt", "reply", "success", "outcome"]
 
 
@@ -25,7 +27,7 @@ class Cell:
     """One row of the table: how one arm did on one variant at one step.
 
     Attributes:
-        counts: `items`, `contents`, `no_answer`, `failed`, `timed_out`, `unsolvable`.
+        counts: `items`, `contents`, `no_answer`, `failed`, `timed_out`, `unsolvable`, `cut`.
     """
 
     arm: str
@@ -57,7 +59,8 @@ class GeneralizationRun:
         about: The section `generalize` of run.json.
         task: Name of the task.
         cells: All cells, in the order of the table.
-        verdict: What `judge` says.
+        verdict: What `judge` says: as run.json has it, or from the table, where that is missing or was judged by other
+            thresholds, so that words, numbers and rule of a page agree.
         examples: By arm and variant, at the arm's last step.
     """
 
@@ -85,11 +88,17 @@ class GeneralizationRun:
         return str(model.get("name") or "") if isinstance(model, dict) else ""
 
     def variants(self) -> list[Mapping[str, Any]]:
-        """What run.json says of each variant, in the order of the task; of one that it lacks, name and kind."""
-        listed = {str(entry.get("name")): entry for entry in (self.about.get("task") or {}).get("variants") or []}
+        """What run.json says of each variant, in the order of the task; of one that it lacks, name and kind.
+
+        The kind is `beyond` where a harder variant gives other meanings than the training's.
+        """
+        entries = _listed_variants(self.about)
+        listed = {str(entry.get("name")): dict(entry) for entry in entries}
+        for name in beyond_range(entries):
+            listed[name]["kind"] = BEYOND
         found = {cell.variant: {"name": cell.variant, "kind": cell.kind} for cell in self.cells}
         order = [name for name in listed if name in found] + [name for name in found if name not in listed]
-        return [found[name] | listed.get(name, {}) for name in order]
+        return [{**found[name], **listed.get(name, {})} for name in order]
 
     def last(self, arm: str, decoding: str) -> dict[str, Cell]:
         """By variant, an arm at its last step."""
@@ -124,26 +133,32 @@ def read_generalization_run(folder: Path, manifest: Mapping[str, Any]) -> Genera
         raise WhatStuckError(
             f"{folder / 'run.json'} has no section `generalize`: run `whatstuck generalize` with this --out"
         )
-    records = read_records(folder / TABLE, GENERALIZATION.names)
+    records = read_records(folder / TABLE, GENERALIZATION.names, _LATER)
     if not records:
         raise WhatStuckError(f"{folder / TABLE} is empty: run `whatstuck generalize` again with the same --out")
     verdict = about.get("verdict")
+    if not (isinstance(verdict, dict) and verdict.get("arms") and verdict.get("thresholds") == asdict(THRESHOLDS)):
+        verdict = judge(records, beyond=beyond_range(_listed_variants(about)))
     run = GeneralizationRun(
         name=folder.resolve().name,
         about=about,
         task=str(records[0]["task"]),
         cells=tuple(map(_cell, records)),
-        verdict=verdict if isinstance(verdict, dict) and verdict.get("arms") else judge(records),
+        verdict=verdict,
         examples={},
     )
     return replace(run, examples=dict(_examples(folder / "generalization", run)))
+
+
+def _listed_variants(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list((about.get("task") or {}).get("variants") or [])
 
 
 def _cell(record: Mapping[str, Any]) -> Cell:
     def share(name: str, around: str) -> Stat:
         return Stat(known(record[name]), known(record[f"{around}low"]), known(record[f"{around}high"]))
 
-    counts = ("items", "contents", "no_answer", "failed", "timed_out", "unsolvable")
+    counts = ("items", "contents", "no_answer", "failed", "timed_out", "unsolvable", "cut")
     return Cell(
         arm=str(record["arm"]),
         variant=str(record["variant"]),
@@ -153,7 +168,7 @@ def _cell(record: Mapping[str, Any]) -> Cell:
         success=share("success", ""),
         validity=share("validity", "validity_"),
         chance=share("chance", "chance_"),
-        counts={name: whole_number(record[name]) or 0 for name in counts},
+        counts={name: whole_number(record.get(name)) or 0 for name in counts},
     )
 
 

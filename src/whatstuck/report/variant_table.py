@@ -3,19 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from whatstuck.generalization.survival import BEYOND
 from whatstuck.report.reading_generalization import Cell, GeneralizationRun
 from whatstuck.report.words import measured
 
 KINDS: Mapping[str, tuple[str, str]] = {
-    "training": ("Training wording", "What was trained, on contents that were not."),
+    "training": ("Training wording", "As in the training; whether these rows were trained on is not known."),
     "instruction": ("Other instructions", "The same task, with other meanings given in the instruction."),
     "wording": ("Other wordings", "The same in other words."),
-    "harder": ("Harder cases", "More to do than in the training, or values beyond those of the training."),
+    "harder": ("Harder cases", "More to do than in the training."),
+    BEYOND: (
+        "Meanings beyond the range",
+        "The instruction gives meanings outside of the range of the training's. An arm that ignores it fails here.",
+    ),
     "fake": (
         "Fake",
         "A new instruction is shown and the old meaning scored: success here means that the instruction is ignored.",
     ),
 }
+_UNSEEN = "As in the training, on contents that the task keeps out of its training rows."
 SMALL = 0.05  # chance that needs no mention
 
 
@@ -44,8 +50,12 @@ def variant_table(
         if any(cells):
             line = {"name": name, "asked": _asked(variant, usual, text=text), "cells": [_shown(cell) for cell in cells]}
             groups.setdefault(str(variant["kind"]), []).append(line)
-    titled = [(*KINDS.get(kind, (kind, "")), lines) for kind, lines in groups.items()]
-    return [{"title": title, "meaning": meaning, "lines": lines} for title, meaning, lines in titled]
+    return [_group(kind, lines, unseen=run.about.get("unseen") is True) for kind, lines in groups.items()]
+
+
+def _group(kind: str, lines: Sequence[Mapping[str, Any]], *, unseen: bool) -> dict[str, Any]:
+    title, meaning = KINDS.get(kind, (kind, ""))
+    return {"title": title, "meaning": _UNSEEN if unseen and kind == "training" else meaning, "lines": lines}
 
 
 def _shown(cell: Cell | None) -> dict[str, str]:

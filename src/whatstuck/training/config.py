@@ -161,6 +161,11 @@ class TrainConfig(BaseModel):
                 raise ValueError("loss_type=dft has no options: give objective=dft instead")
             if extra.get("label_smoothing_factor"):
                 raise ValueError(f"label_smoothing_factor is part of no objective but sft ({self.objective} is asked)")
+            if extra.get("padding_free"):  # rows run into one another: where each begins, only TRL's own loss is told
+                raise ValueError(
+                    f"padding_free fits TRL's own losses alone, which {self.objective} with these options is not: "
+                    "leave padding_free out"
+                )
 
     @classmethod
     def read(cls, values: "TrainConfig | Mapping[str, Any]") -> "TrainConfig":

@@ -9,7 +9,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,11 @@ from whatstuck.files import whole
 from whatstuck.models import CheckpointedModel, checkpoint_at, fingerprint, resolve_model, usable_device
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task
-from whatstuck.rows.verdicts.answers import Checker, find_checker
-from whatstuck.rows.verdicts.replies import Question, Respondent
+from whatstuck.rows.thresholds import Thresholds
+from whatstuck.rows.verdicts.answers import Checker, judges_wordings
+from whatstuck.rows.verdicts.replies import Question, Reply, Respondent
 from whatstuck.runs import Json, file_hash, versions, write_json
+from whatstuck.training.judges import CheckTimedOutError, TaskChecker, identity_of, judging
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +41,14 @@ class Difficulty:
         row_id: The row.
         samples: Replies that were judged; 0 where it could not be asked, or its check failed.
         right: How many of them are right.
+        cut: How many replies were cut at the longest answer, judged or not.
         reason: Why it is unknown; empty if it is not.
     """
 
     row_id: str
     samples: int
     right: int
+    cut: int = 0
     reason: str = ""
 
     @property
@@ -74,10 +78,11 @@ def difficulties(  # noqa: PLR0913 - who is asked, what, how, and who judges
         model: A causal language model in eval mode.
         tokenizer: Its tokenizer.
         rows: The rows.
-        checker: Whether a reply is right.
+        checker: Whether a reply is right; it runs in this process. For an arm of a task: `judges.task_checker`.
         samples: Replies per row.
         temperature: Of the draws; the whole vocabulary takes part.
-        max_new_tokens: Longest reply; by default a little longer than the row's own.
+        max_new_tokens: Longest reply, give or take eight tokens. By default a little longer than the row's own; where
+            the checker knows right answers in other words than the row's, twice as long as one of more than 32 tokens.
         chat_template: `auto` or `never`, as in the training.
         seed: Of the draws.
         progress: Is advanced by one per row.
@@ -86,26 +91,30 @@ def difficulties(  # noqa: PLR0913 - who is asked, what, how, and who judges
         In the order of the rows.
 
     Raises:
-        WhatStuckError: If the model gives NaN. A check that fails raises nothing: the row is unknown.
+        WhatStuckError: If the model gives NaN, or a row is none of the arm that a task's checker is for. A check that
+            fails raises nothing: the row is unknown.
     """
+    if isinstance(checker, TaskChecker):
+        checker.check(rows)
     respondent = Respondent(model, tokenizer, chat_template)
     questions: dict[int, Question] = {}
     found: dict[int, Difficulty] = {}
     for index, row in enumerate(rows):
         rendered = render(row, tokenizer, chat_template=chat_template)
         prompt = tuple(tokenizer(rendered.prompt, add_special_tokens=False)["input_ids"])
-        length = max_new_tokens or len(target_ids(rendered, tokenizer))
-        if respondent.fits(prompt, length):
+        own = len(target_ids(rendered, tokenizer))
+        if respondent.fits(prompt, max_new_tokens or own):
+            length = max_new_tokens or _expected_tokens(own, checker)
             questions[index] = Question(row, prompt, length, seed_of(seed, row.row_id))
         else:
-            found[index] = Difficulty(row.row_id, 0, 0, "longer than the context")
+            found[index] = Difficulty(row.row_id, 0, 0, reason="longer than the context")
     if progress is not None:
         progress.advance(len(found))
     replies = respondent.replies(
         list(questions.values()), samples=samples, temperature=temperature, greedy=False, progress=progress
     )
     for index, reply in zip(questions, replies, strict=True):
-        found[index] = _judged(rows[index], reply.drawn, checker)
+        found[index] = _judged(rows[index], reply, checker)
     return [found[index] for index in range(len(rows))]
 
 
@@ -120,6 +129,7 @@ def curate(  # noqa: PLR0913 - the settings of a step of its own
     samples: int = 8,
     temperature: float = 1.0,
     max_new_tokens: int | None = None,
+    time_limit: float = 1.0,
     chat_template: str = "auto",
     device: str = "auto",
     seed: int = 0,
@@ -130,15 +140,17 @@ def curate(  # noqa: PLR0913 - the settings of a step of its own
     Beside `NAME.jsonl` it writes `NAME.difficulty.jsonl` (what was found of every row) and `NAME.manifest.json`.
 
     Args:
-        data: Rows in any shape that `train` reads; held-out rows among them are left alone.
+        data: Rows in any shape that `train` reads; held-out rows among them are not asked, and written as they are.
         out: File to write; its name must end in `.jsonl`.
         model: The base: folder, GGUF file, or short name.
         checkpoint: The model to ask, after a short training on the same format ("cold start"); None: the base.
-        checker: As for `whatstuck rows`: a name, `module:function`, or a function of row and answer.
+        checker: As for `whatstuck rows`: a name, or `module:function`, which then runs in a process of its own. Or a
+            function of row and answer, which runs in this one; for an arm of a task: `judges.task_checker`.
         keep: `M`: medium rows; `EM`: easy and medium ones.
         samples: Replies per row.
         temperature: Of the draws.
-        max_new_tokens: Longest reply; by default a little longer than the row's own.
+        max_new_tokens: As for `difficulties`.
+        time_limit: Seconds that a `module:function` has for one reply.
         chat_template: `auto` or `never`, as in the training.
         device: Where to compute.
         seed: Of the draws.
@@ -157,12 +169,16 @@ def curate(  # noqa: PLR0913 - the settings of a step of its own
     out = Path(out)
     if out.suffix != ".jsonl":
         raise WhatStuckError(f"{out.name}: rows are written as JSONL: give a name that ends in .jsonl")
-    judge = find_checker(checker) if isinstance(checker, str) else checker
-    rows = [row for row in read_rows(data, split="train", **reading) if row.split == "train"]
+    every = read_rows(data, split="train", **reading)
+    rows = [row for row in every if row.split == "train"]
     base = resolve_model(model).resolve()
     asked = None if checkpoint is None else checkpoint_at(Path(checkpoint), 0)
     loaded = CheckpointedModel(base, device=usable_device(device))
-    with loaded.at(asked) as answering, Task("difficulty", len(rows)) as progress:
+    with (
+        judging(checker, time_limit=time_limit) as judge,
+        loaded.at(asked) as answering,
+        Task("difficulty", len(rows)) as progress,
+    ):
         found = difficulties(
             answering,
             loaded.tokenizer,
@@ -175,23 +191,27 @@ def curate(  # noqa: PLR0913 - the settings of a step of its own
             seed=seed,
             progress=progress,
         )
-    kept = [row for row, one in zip(rows, found, strict=True) if one.level in _KEPT[keep]]
+    kept = {one.row_id for one in found if one.level in _KEPT[keep]}
     counts = Counter(one.level for one in found)
+    reasons = Counter(one.reason for one in found if one.reason)
     if not kept:
+        unknown = f"{counts['unknown']} unknown" + "".join(f", {reason}" for reason, _ in reasons.most_common(1))
         raise WhatStuckError(
-            f"no row is left of {len(rows)} ({counts['easy']} easy, {counts['hard']} hard, {counts['unknown']} "
-            "unknown): ask a checkpoint that has begun to learn the format, or keep other rows"
+            f"no row is left of {len(rows)} ({counts['easy']} easy, {counts['hard']} hard, {unknown}): ask a "
+            "checkpoint that has begun to learn the format, or keep other rows"
         )
     manifest: Json = {
         "format_version": 1,
         "rows": len(rows),
         "kept": len(kept),
+        "heldout": len(every) - len(rows),
         **{level: counts[level] for level in ("easy", "medium", "hard", "unknown")},
-        "unknown_because": dict(Counter(one.reason for one in found if one.reason)),
+        "unknown_because": dict(reasons),
+        "cut_replies": sum(one.cut for one in found),
         "keep": keep,
         "samples": samples,
         "temperature": temperature,
-        "checker": checker if isinstance(checker, str) else getattr(checker, "__qualname__", repr(type(checker))),
+        **identity_of(checker, judge),
         "seed": seed,
         "data": str(data),
         "data_sha256": file_hash(Path(data)) if Path(data).is_file() else None,
@@ -199,21 +219,28 @@ def curate(  # noqa: PLR0913 - the settings of a step of its own
         "checkpoint": None if asked is None else {"path": str(asked.path), "fingerprint": fingerprint(asked.path)},
         "versions": versions(),
     }
-    write_rows(kept, out)
+    write_rows([row for row in every if row.split != "train" or row.row_id in kept], out)
     with whole(out.with_suffix(".difficulty.jsonl")) as temporary, temporary.open("w", encoding="utf-8") as file:
         for one in found:
-            record = {"row_id": one.row_id, "level": one.level, "right": one.right, "samples": one.samples}
-            file.write(json.dumps(record | ({"reason": one.reason} if one.reason else {})) + "\n")
+            record = {"row_id": one.row_id, "level": one.level} | asdict(one)
+            file.write(json.dumps({name: value for name, value in record.items() if name != "reason" or value}) + "\n")
     write_json(out.with_suffix(".manifest.json"), manifest)
     logger.info("%d of %d rows kept: %s", len(kept), len(rows), dict(counts))
     return manifest
 
 
-def _judged(row: Row, replies: Sequence[str], checker: Checker) -> Difficulty:
+def _expected_tokens(own: int, checker: Checker) -> int:
+    """As in `rows`: a right answer in other words than the row's may be longer, where that is long itself."""
+    return 2 * own if judges_wordings(checker) and own > Thresholds().longest_answer else own
+
+
+def _judged(row: Row, reply: Reply, checker: Checker) -> Difficulty:
     """A check that fails says nothing of the row, so the row is unknown, not hard."""
     try:
-        right = sum(bool(checker(row, reply)) for reply in replies)
+        right = sum(bool(checker(row, said)) for said in reply.drawn)
     except Exception as error:  # noqa: BLE001 - a checker may be of anybody's making
-        logger.warning("row %s: its check failed: %s", row.row_id, error)
-        return Difficulty(row.row_id, 0, 0, "its check failed")
-    return Difficulty(row.row_id, len(replies), right)
+        late = isinstance(error, CheckTimedOutError | TimeoutError)
+        reason = "its check took too long" if late else "its check failed"
+        logger.warning("row %s: %s: %s", row.row_id, reason, error)
+        return Difficulty(row.row_id, 0, 0, reply.cut, reason)
+    return Difficulty(row.row_id, len(reply.drawn), right, reply.cut)

@@ -29,11 +29,13 @@ CHECK_FAILED = "check_failed"
 CHECK_TIMED_OUT = "check_timed_out"
 
 _LOADING = 60.0  # seconds for the import of a checker's module
+_ENDING = 2.0  # seconds for the last words of a process that was killed
 _LOGGED = 3  # different failures that are logged
 
 _log = logging.getLogger(__name__)
 
-Kind = Literal["exact", "number", "regex", "function", "entry point"]
+# a row function is one of `whatstuck rows`: it is called with a Row, not with columns; a maker makes the function
+Kind = Literal["exact", "number", "regex", "function", "row function", "maker", "entry point"]
 
 
 def parse_checker(name: str) -> tuple[Kind, str]:
@@ -105,7 +107,13 @@ class Guard:
     def __init__(self, kind: Kind, what: str, time_limit: float, folder: Path) -> None:
         self.failures: Counter[str] = Counter()
         self.source: Path | None = None
-        self._settings = {"kind": kind, "what": what, "time_limit": time_limit, "folder": str(folder)}
+        self._settings = {
+            "kind": kind,
+            "what": what,
+            "time_limit": time_limit,
+            "folder": str(folder),
+            "loading": _LOADING,
+        }
         self._time_limit = time_limit
         self._worker: _Worker | None = self._start()
 
@@ -145,7 +153,7 @@ class Guard:
 
     def _start(self) -> "_Worker":
         worker = _Worker()
-        said = worker.ask(self._settings, _LOADING)
+        said = worker.ask({**self._settings, "parent": os.getpid()}, _LOADING)
         if said is None or "found" not in said:
             worker.end()
             why = "it takes too long" if said is None else said.get("error", "it ended the process")
@@ -197,8 +205,9 @@ class _Worker:
 
 
 def _read(stdout: TextIO, said: "queue.SimpleQueue[str]") -> None:
-    for line in stdout:
-        said.put(line)
+    with stdout:  # closed here, since to close it elsewhere would wait for this thread
+        for line in stdout:
+            said.put(line)
     said.put("")
 
 
@@ -208,8 +217,7 @@ def _end(process: "subprocess.Popen[str]", reader: threading.Thread) -> None:
             os.killpg(process.pid, signal.SIGKILL)  # and what the checker has started, which holds our pipes open
     process.kill()
     process.wait()
-    reader.join()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):  # something was left to be written
-                pipe.close()
+    reader.join(_ENDING)  # a child that left the group holds the pipe open as long as it lives
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):  # something was left to be written
+            process.stdin.close()

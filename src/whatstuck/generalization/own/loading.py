@@ -1,6 +1,7 @@
 """From a task file to a `Task`: every other template is a wording, every other mapping an instruction, *Fake* one more.
 
-The rows given are those of the test. A row that stands in the training data as well (`train:`) is left out.
+The rows given are those of the test. A row that stands in the training data as well (`train:`) is left out, be it a
+harder one or not.
 """
 
 import hashlib
@@ -11,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whatstuck.datasets import rows_from
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.own.checking import Guard, parse_checker
+from whatstuck.generalization.own.limits import LONGEST_THOUGHT, reply_limit
 from whatstuck.generalization.own.recipe import Recipe, read_recipe
-from whatstuck.generalization.own.rows import OwnRow, Records, content_key
+from whatstuck.generalization.own.rows import OwnRow, Records
 from whatstuck.generalization.own.scoring import (
     OwnScorer,
     ReplyParser,
@@ -26,11 +27,10 @@ from whatstuck.generalization.own.scoring import (
     same_text,
 )
 from whatstuck.generalization.own.templates import Template
+from whatstuck.generalization.own.trained import Trained
 from whatstuck.generalization.task import Split, Task, Variant
 
-_SPARE = 8  # tokens beside those of the longest answer: a space, a full stop, the end of the turn
-_SHORTEST = 32  # tokens, where a checker looks for the answer in a text
-_LONGEST = 256
+_SHORTEST = 32  # tokens of a reply, where a checker looks for the answer in a text
 
 _log = logging.getLogger(__name__)
 
@@ -52,35 +52,39 @@ def load_task(path: str | Path) -> Task[OwnRow, OwnRow, str]:
     files: list[Path] = [recipe.path]
     rows = _test_rows(recipe, files)
     rows, harder = _split_harder(recipe, rows, files)
-    rows, trained, notes = _without_trained(recipe, rows, files)
+    rows, harder, trained, notes = _without_trained(recipe, rows, harder, files)
     kind, what = parse_checker(recipe.file.checker)
     same: Same = same_number if kind == "number" else same_text
+    everything = [*rows, *(row for some in harder.values() for row in some)]
     if kind == "number":
-        _check_numbers([*rows, *(row for some in harder.values() for row in some)], recipe)
+        _check_numbers(everything, recipe)
     ours = kind in {"exact", "number"}
     guard = None if ours else Guard(kind, what, recipe.file.time_limit, recipe.path.resolve().parent)
     scorer = OwnScorer(same, guard, judges=kind in {"function", "entry point"})
     parser = ReplyParser(recipe.file.prefill)
     notes += _untrue_demonstration(recipe, rows[0], parser, scorer)
+    replies = (recipe.demonstration(row, mapping) for row in everything for mapping in recipe.mappings)
+    limit, said = reply_limit(replies, recipe.file.max_new_tokens, least=0 if kind == "exact" else _SHORTEST)
+    variants = tuple(_variants(recipe, same))
+    notes += said
+    notes += _nothing_held_out(recipe, variants)
     for note in notes:
         _log.warning("%s: %s", recipe.path.name, note)
     training = recipe.mappings[0]
     wordings = {template.name: template for template in recipe.templates[1:]} | {"training": recipe.templates[0]}
-    longest = max(len(recipe.demonstration(row, mapping).encode()) for row in rows for mapping in recipe.mappings)
     return Task(
         name=recipe.path.stem,
-        source=OwnSource(tuple(rows), tuple(trained), harder, same),
+        source=OwnSource(tuple(rows), trained, harder, same),
         prompts={name: TemplatePrompt(recipe, template) for name, template in wordings.items()},
         parser=parser,
         scorer=scorer,
         demonstrator=OwnDemonstrator(recipe),
-        variants=tuple(_variants(recipe, same)),
+        variants=variants,
         training=training,
         mappings=recipe.trained_mappings if training.pairs else (),
         random_mapping=recipe.random_mapping(),
-        # no tokenizer makes more tokens of a text than it has bytes
-        max_new_tokens=recipe.file.max_new_tokens
-        or min(_LONGEST, max(longest + _SPARE, 0 if kind == "exact" else _SHORTEST)),
+        max_new_tokens=limit,
+        longest_thought=max(LONGEST_THOUGHT, limit),
         identity=_identity(files, guard),
         notes=tuple(notes),
     )
@@ -199,29 +203,28 @@ def _split_harder(
 
 
 def _without_trained(
-    recipe: Recipe, rows: list[OwnRow], files: list[Path]
-) -> tuple[list[OwnRow], list[OwnRow], list[str]]:
-    """Test rows that are not trained on; the rows that are, if their columns say; and how many were left out."""
+    recipe: Recipe, rows: list[OwnRow], harder: dict[str, tuple[OwnRow, ...]], files: list[Path]
+) -> tuple[list[OwnRow], dict[str, tuple[OwnRow, ...]], tuple[OwnRow, ...], list[str]]:
+    """Rows that are not trained on, plain and harder ones; the rows that are, if their columns say; and notes."""
     name = recipe.file.train
     if name is None:
-        return rows, [], []
-    records = _read(recipe, name, files)
-    trained: list[OwnRow] = []
-    if {*recipe.columns, recipe.file.answer} <= set(records.columns):
-        trained = recipe.rows(records)
-        known = {row.key for row in trained}
-        kept = [row for row in rows if row.key not in known]
-    else:  # prompts, as `diversify` writes them
-        prompts = {content_key([row.content]) for row in rows_from([record for _, record in records.found])}
-        kept = [row for row in rows if not prompts & _prompt_keys(recipe, row)]
-    if not kept:
-        raise WhatStuckError(f"{recipe.path.name}: every row of the test stands in {name}: give rows that do not")
-    left = len(rows) - len(kept)
-    return kept, trained, [f"{left} of {len(rows)} test rows are in {name}, too, and are left out."] if left else []
+        return rows, harder, (), []
+    path = recipe.path.parent / name
+    trained = Trained.read(recipe, path)
+    files.append(path)
+    notes = list(trained.notes)
 
+    def others(some: Sequence[OwnRow], what: str) -> list[OwnRow]:
+        kept = trained.others(recipe, some)
+        if not kept:
+            raise WhatStuckError(f"{recipe.path.name}: every row of {what} stands in {name}: give rows that do not")
+        if len(kept) < len(some):
+            called = "test rows" if what == "the test" else f"rows of {what}"
+            notes.append(f"{len(some) - len(kept)} of {len(some)} {called} are in {name}, too, and are left out.")
+        return kept
 
-def _prompt_keys(recipe: Recipe, row: OwnRow) -> set[str]:
-    return {content_key([recipe.prompt(t, row, mapping)]) for t in recipe.templates for mapping in recipe.mappings}
+    rows = others(rows, "the test")
+    return rows, {what: tuple(others(some, repr(what))) for what, some in harder.items()}, trained.rows, notes
 
 
 def _check_numbers(rows: Sequence[OwnRow], recipe: Recipe) -> None:
@@ -239,7 +242,14 @@ def _untrue_demonstration(recipe: Recipe, row: OwnRow, parser: ReplyParser, scor
         scorer.guard.failures.clear()  # those of the model's replies are counted
     if score.success:
         return []
-    return [f"The checker does not take the reply {reply!r} to {row.place}, which is the right one: {score.outcome}."]
+    _log.warning("the checker does not take the reply %r to %s", reply, row.place)  # a note must hold no text
+    return [f"The checker does not take the right reply to {row.place}, as `reply` writes it: {score.outcome}."]
+
+
+def _nothing_held_out(recipe: Recipe, variants: Sequence[Variant]) -> list[str]:
+    if recipe.file.held_out or not any(variant.kind in ("instruction", "wording") for variant in variants):
+        return []
+    return ["held_out names nothing: a training set of diversify may hold every template and mapping asked here."]
 
 
 def _variants(recipe: Recipe, same: Callable[[str, str], bool]) -> list[Variant]:

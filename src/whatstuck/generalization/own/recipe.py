@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.mapping import NO_MAPPING, InstructionMapping
+from whatstuck.generalization.own.names import refuse_bad_name
 from whatstuck.generalization.own.rows import OwnRow, Records, make_rows
 from whatstuck.generalization.own.scoring import gold_of
 from whatstuck.generalization.own.settings import TaskFile, read_task_file
@@ -218,6 +219,8 @@ def _check_names(recipe: Recipe) -> None:
     mappings = [mapping.name for mapping in recipe.mappings if mapping.pairs]
     named = [*templates, *mappings]
     variants = ["training", "Fake", *templates[1:], *mappings[1:], *file.harder]
+    for name in (*named, *file.harder):
+        refuse_bad_name(name)
     for name in (*named, *variants):
         if named.count(name) > 1 or variants.count(name) > 1:
             raise WhatStuckError(f"two things have the name {name!r}, by which a variant is called: rename one")

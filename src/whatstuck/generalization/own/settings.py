@@ -35,7 +35,9 @@ class TaskFile(BaseModel):
             the name of an entry point of the group `whatstuck.checkers`.
         time_limit: Seconds that the checker may take for one reply.
         reply: What is trained, with the slot `{answer}` and columns.
-        prefill: How every reply begins, before the model writes.
+        prefill: How every reply begins, before the model writes; a space comes between it and the reply. It must not
+            end in white space, of which tokenizers make one token with the word behind it: not so in a test, where the
+            word is still to be written.
         max_new_tokens: Longest reply.
     """
 
@@ -70,6 +72,13 @@ class TaskFile(BaseModel):
     def _one_line(cls, value: Any) -> Any:
         """`regex: PATTERN` may stand under `checker`, where YAML reads a key and a value."""
         return f"regex:{value['regex']}" if isinstance(value, dict) and list(value) == ["regex"] else value
+
+    @field_validator("prefill")
+    @classmethod
+    def _ends_in_text(cls, value: str) -> str:
+        if value != value.rstrip():
+            raise ValueError("it ends in white space: take that off; a space is put between prefill and reply anyway")
+        return value
 
     @field_validator("harder", mode="before")
     @classmethod

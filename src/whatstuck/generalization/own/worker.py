@@ -2,19 +2,26 @@
 
 It speaks JSON, one object a line: first what to check with, then one reply at a time. It is no fork of the process that
 holds the model, since torch has threads, and it imports no more than it needs.
+
+It ends itself where nobody is left to do so: by the clock, which works inside of C as well, and by a look at its
+parent, since a checker may use the clock for itself.
 """
 
+import contextlib
 import json
 import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 _GRACE = 5.0  # seconds behind the time limit: by then, who should have ended this process is gone
+_LOOK = 0.5  # seconds between looks at the parent
 
 Check = Callable[[dict[str, Any], str], Any]
 
@@ -28,11 +35,15 @@ def main() -> None:
     os.dup2(2, 1)
     with asked, told:
         settings = json.loads(asked.readline())
+        threading.Thread(target=_end_with, args=(settings["parent"],), daemon=True).start()
+        _die_after(settings["loading"] + _GRACE)
         try:
             check, source = _load(settings["kind"], settings["what"], settings["folder"])
         except (Exception, SystemExit) as error:  # noqa: BLE001 - of the user's module
             _tell(told, {"error": _brief(error)})
             return
+        finally:
+            _die_after(0)
         _tell(told, {"found": source})
         for line in asked:
             request = json.loads(line)
@@ -56,6 +67,15 @@ def _die_after(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
+def _end_with(parent: int) -> None:
+    """End this process, and what the checker has started, as soon as the parent is gone; not on Windows."""
+    while os.getppid() == parent or os.name == "nt":
+        time.sleep(_LOOK)
+    with contextlib.suppress(OSError):  # a judge may have been denied to send signals
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
 def _load(kind: str, what: str, folder: str) -> tuple[Check, str | None]:
     """The check, and the file that it is written in."""
     if kind == "regex":
@@ -75,15 +95,28 @@ def _load(kind: str, what: str, folder: str) -> tuple[Check, str | None]:
         sys.path.append(str(Path.cwd()))
         os.chdir(folder)  # a module or file beside the task file is found, too
         function = find_function(what, "checker")
+        if kind == "maker":
+            function = function()
+
+    given = _row if kind == "row function" else dict[str, Any]
 
     def judge(row: dict[str, Any], answer: str) -> bool:
-        found = function(row, answer)
+        found = function(given(row), answer)
         if found is None or isinstance(found, str):  # a function without return, or one that judges in words
             raise TypeError(f"it returned {found!r}, not True or False")
         return bool(found)
 
     code = getattr(function, "__code__", None)
     return judge, None if code is None else str(Path(code.co_filename).resolve())
+
+
+def _row(fields: dict[str, Any]) -> Any:
+    """A training row, as the checkers of `whatstuck rows` get it."""
+    from whatstuck.datasets import Message, Row
+
+    messages = tuple(Message(**message) for message in fields["messages"])
+    players = fields["players"] and tuple((start, end) for start, end in fields["players"])
+    return Row(**fields | {"messages": messages, "players": players})
 
 
 def _brief(error: BaseException) -> str:

@@ -3,6 +3,11 @@
 `J= 10 Q= 10 K= 10 T= 3 : 3 K J ->` asks for `3 10 10 : 3 + 10 - 10`: what each card counts as, then a formula. A model
 that is trained from nothing learns it within minutes on one core, so what frozen prompts do can be watched there.
 Products are left out: a million parameters did not learn to search through them in the same time (dev/LOG.md).
+
+Hands of the test are in no training, but their numbers are: under the training's mapping 10, J, Q and K count alike. A
+frozen training of 20,000 rows holds numbers and target of 274 of 300 items of ID, 274 of *Fake* and 165 of All-5, and
+of none of All-12, Regular, Large and Four. So success there may be a formula known by heart; that the numbers are those
+of the instruction cannot.
 """
 
 import itertools

@@ -9,6 +9,7 @@ from typing import Any
 
 from whatstuck.report.metrics import known
 from whatstuck.report.naming import last_part, setting_pairs, without_folders
+from whatstuck.report.reading import whole_number
 from whatstuck.report.reading_generalization import Example, GeneralizationRun
 from whatstuck.report.sections.trust import coarse
 from whatstuck.report.survival_figures import COLOURS, chance_band, colour_of, survival_figures
@@ -37,6 +38,12 @@ OTHERWISE: Mapping[str, Mapping[str, str]] = {
         "no": "does not transfer to harder cases",
         "cannot tell": "may or may not transfer to harder cases",
     },
+    "beyond": {
+        "yes": "follows meanings beyond the range",
+        "partly": "follows meanings beyond the range in part",
+        "no": "does not follow meanings beyond the range",
+        "cannot tell": "may or may not follow meanings beyond the range",
+    },
 }
 """What a verdict begins with where no instruction was asked."""
 _FINE = ("follows instructions", "yes")
@@ -56,7 +63,7 @@ def build(run: GeneralizationRun, *, text: bool) -> dict[str, Any]:
         "several": len(arms) > 1,
         "verdicts": [_verdict(name, arms[name], index) for index, name in enumerate(arms)],
         "rule": _rule(run.verdict.get("thresholds") or {}),
-        "caveats": _caveats(run, variants),
+        "caveats": _caveats(run, variants, text=text),
         "arms": run.arms,
         "groups": variant_table(run, variants, main, text=text),
         "at": _at(run, main),
@@ -67,6 +74,7 @@ def build(run: GeneralizationRun, *, text: bool) -> dict[str, Any]:
         "examples": _examples(run, variants) if text else [],
         "hidden": bool(run.examples) and not text,
         "passed_over": _passed_over(run),
+        "failures": _failures(run) if text else [],
         "made": _made(run, main),
         "settings": _settings(run, text=text),
     }
@@ -108,8 +116,9 @@ def _verdict(name: str, arm: Mapping[str, Any], index: int) -> dict[str, Any]:
         ("fake", "does what the old instruction said"),
         ("wording", "survives other wording"),
         ("transfer", "transfers to harder cases"),
+        ("beyond", "follows meanings beyond the range"),
     )
-    asked = [str(arm.get(key) or "not asked") for key in ("verdict", "wording", "transfer")]
+    asked = [str(arm.get(key) or "not asked") for key in ("verdict", *OTHERWISE)]
     first = next((word for word in asked if word != "not asked"), "not asked")
     return {
         "name": name,
@@ -126,15 +135,17 @@ def _rule(thresholds: Mapping[str, Any]) -> str:
     kept, lost, ignores = (known(thresholds.get(name)) for name in ("kept", "lost", "ignores"))
     if kept is None or lost is None or ignores is None:
         return ""
+    least = known(thresholds.get("least_contents"))
+    few = f" Nothing is concluded from fewer than {least:.0f} different contents." if least else ""
     return (
         "An arm is judged at its last step, never at the one that is best on a variant. What was learned survives in a "
         f"variant from {percent(kept)} of the success with the training wording on, lost up to {percent(lost)}; Fake "
         f"shows that an instruction is ignored from {percent(ignores)} on. What is right by chance is taken out first, "
-        "and the whole interval must lie there: the widest one that those of both shares allow."
+        f"and the whole interval must lie there: the widest one that those of both shares allow.{few}"
     )
 
 
-def _caveats(run: GeneralizationRun, variants: Sequence[Mapping[str, Any]]) -> list[str]:
+def _caveats(run: GeneralizationRun, variants: Sequence[Mapping[str, Any]], *, text: bool) -> list[str]:
     said = [str(caveat) for caveat in run.verdict.get("caveats") or []]
     shown = [mapping_pairs(variant.get("shown")) for variant in variants if variant.get("kind") == "instruction"]
     if shown and all(len(pairs) > 1 and len({meaning for _, meaning in pairs}) == 1 for pairs in shown):
@@ -145,7 +156,10 @@ def _caveats(run: GeneralizationRun, variants: Sequence[Mapping[str, Any]]) -> l
     dtype = coarse(run.about)
     if dtype:
         said.append(f"Replies were made in {dtype}; its rounding can turn a reply.")
-    return said + [without_folders(str(warning)) for warning in run.about.get("warnings") or []]
+    warnings = [without_folders(str(warning)) for warning in run.about.get("warnings") or []]
+    if warnings and not text:
+        warnings = [f"{counted(len(warnings), 'note')} of this run may hold text of rows, and can be read in run.json."]
+    return said + warnings
 
 
 def _at(run: GeneralizationRun, decoding: str) -> str:
@@ -204,7 +218,7 @@ def _passed_over(run: GeneralizationRun) -> list[str]:
         unsolvable[cell.variant] = max(unsolvable.get(cell.variant, 0), cell.counts["unsolvable"])
     skipped = [f"{name} {count:,}" for name, count in unsolvable.items() if count]
     if skipped:
-        said.append(f"Contents passed over, since a mapping makes them unsolvable: {listed(skipped)}.")
+        said.append(f"Contents passed over, since no item could be made of them: {listed(skipped)}.")
     kinds = (
         ("no_answer", "Replies without an answer"),
         ("failed", "Checks that failed"),
@@ -215,7 +229,17 @@ def _passed_over(run: GeneralizationRun) -> list[str]:
         count = sum(cell.counts[key] for cell in run.cells)
         if count:
             said.append(f"{words}: {count:,} of {total:,}, all steps and arms together. They count as wrong.")
+    cut = sum(cell.counts["cut"] for cell in run.cells)
+    if cut:
+        said.append(f"Replies that were cut at the longest length: {cut:,} of {total:,}, all steps and arms together.")
     return said
+
+
+def _failures(run: GeneralizationRun) -> list[tuple[str, str]]:
+    """What failed checks said, the most frequent first, and how often."""
+    found = run.about.get("failures")
+    counts = found.items() if isinstance(found, dict) else ()
+    return [(str(said), f"{whole_number(count) or 0:,}") for said, count in counts]
 
 
 def _made(run: GeneralizationRun, decoding: str) -> list[tuple[str, str]]:

@@ -158,7 +158,7 @@ def _generated(
         greedy=False,
     )
     for i, reply in zip(doubtful, more, strict=True):
-        replies[i] = Reply(replies[i].greedy, replies[i].drawn + reply.drawn)
+        replies[i] = Reply(replies[i].greedy, replies[i].drawn + reply.drawn, replies[i].cut + reply.cut)
         right[i] += [checker(rows[i].row, text) for text in reply.drawn]
     return [
         _counted(row, reply, some, checker(row.row, reply.greedy), first)

@@ -15,8 +15,12 @@ class Share:
     high: float
 
 
-def wilson(successes: int, trials: int) -> Share:
+def wilson(successes: float, trials: int) -> Share:
     """A share of independent trials, with Wilson's score interval (Wilson 1927).
+
+    Args:
+        successes: How many succeeded; a fraction where a trial is a group that succeeds in part.
+        trials: How many there were.
 
     >>> round(wilson(0, 16).high, 3), round(wilson(0, 5).high, 3), wilson(0, 0).value
     (0.194, 0.434, nan)

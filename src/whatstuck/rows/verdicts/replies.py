@@ -37,10 +37,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answers to a question; `greedy` is empty where it was not asked for."""
+    """The answers to a question; `greedy` is empty where it was not asked for.
+
+    Attributes:
+        greedy: The most likely answer.
+        drawn: The draws.
+        cut: How many of the draws reached the longest answer without an end.
+    """
 
     greedy: str
     drawn: tuple[str, ...]
+    cut: int = 0
 
 
 class Respondent:
@@ -121,7 +128,8 @@ class Respondent:
             for index, answer in zip(members, answers, strict=True):
                 row = questions[index].row
                 said = "" if answer.greedy is None else self._text(row, answer.greedy)
-                found[index] = Reply(said, tuple(self._text(row, drawn) for drawn in answer.drawn))
+                drawn = tuple(self._text(row, one) for one in answer.drawn)
+                found[index] = Reply(said, drawn, sum(self._is_cut(row, one) for one in answer.drawn))
         return [found[index] for index in range(len(questions))]
 
     def _longest(self, question: Question) -> int:
@@ -142,12 +150,19 @@ class Respondent:
             _breaks[self.tokenizer] = frozenset(token for token, text in enumerate(texts) if "\n" in text)
         return _breaks[self.tokenizer]
 
+    def _is_cut(self, row: Row, said: Continuation) -> bool:
+        end = self._turn_end(row)  # one of several tokens stops nothing, but is an end
+        return said.stopped_by is None and not (end and end in self._decoded(list(said.ids)))
+
+    def _decoded(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     def _text(self, row: Row, said: Continuation) -> str:
         ids = list(said.ids)
         at_break = self._ends_at_break(row)
         if at_break and said.stopped_by in self._line_breaks():
             ids.append(said.stopped_by)  # it may begin with the end of the answer
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        text = self._decoded(ids)
         if end := self._turn_end(row):
             text = text.partition(end)[0]
         return (text.partition("\n")[0] if at_break else text).strip()

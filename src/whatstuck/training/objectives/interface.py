@@ -8,10 +8,13 @@ and one that divided by its own weights would take back what the weights do.
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from whatstuck.errors import WhatStuckError
+
+_ROWS = 256  # positions whose entropy is taken at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,9 @@ class Loss:
 
     Attributes:
         total: The scalar to go down.
-        parts: What to log, by name: means over the tokens of this batch, without gradient; `nll` is always there.
+        parts: What to log, by name: means over the tokens of this batch, without gradient. `nll`, and by the names
+            that TRL logs them under, `mean_token_accuracy` (the most likely token is the label) and `entropy` (nats);
+            then what the objective adds. Empty where the batch has no token.
     """
 
     total: Tensor
@@ -79,8 +84,16 @@ class Objective(BaseModel):
         )
         tokens = Tokens(log_p, log_p.gather(-1, labels[:, None]).squeeze(-1), reference)
         each, parts = self.per_token(tokens)
-        shown = {"nll": -tokens.own, **parts}
-        return Loss((each / normalizer).sum(), {name: part.detach().float().mean() for name, part in shown.items()})
+        total = (each / normalizer).sum()
+        if not len(labels):
+            return Loss(total, {})
+        shown = {
+            "nll": -tokens.own,
+            "mean_token_accuracy": log_p.argmax(-1) == labels,
+            "entropy": entropies(log_p),
+            **parts,
+        }
+        return Loss(total, {name: part.detach().float().mean() for name, part in shown.items()})
 
     def per_token(self, tokens: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of each token, (tokens,), and what to log beside it, by name, each (tokens,)."""
@@ -107,5 +120,16 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     >>> from torch import tensor
     >>> kl_divergence(tensor([[0.5, 0.5]]).log(), tensor([[0.25, 0.75]]).log())
     tensor([0.1438])
+
+    Tokens that p rules out add nothing, as the limit of `p log p` says; `0 * inf` would be NaN, and its gradient.
     """
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    difference = (log_p - log_q).masked_fill(log_p == -torch.inf, 0)
+    return (log_p.exp() * difference).sum(-1)
+
+
+def entropies(log_p: Tensor) -> Tensor:
+    """Entropy of each row in nats, without gradient: (tokens, vocabulary) -> (tokens,).
+
+    Some rows at a time, since all of them would take as much memory again as the probabilities do.
+    """
+    return torch.cat([torch.special.entr(some.exp()).sum(-1) for some in log_p.detach().split(_ROWS)])

@@ -90,14 +90,22 @@ class Learner:
                 parts |= {"distance": squared.detach().sqrt(), "penalty": penalty.detach()}
         for name, value in parts.items():
             self._trainer._metrics["train"][name].append(value.item())  # noqa: SLF001 - TRL logs their means
+        self._count_tokens(inputs)
         return total
+
+    def _count_tokens(self, inputs: Mapping[str, Any]) -> None:
+        """What TRL logs as `num_tokens`: all tokens that went through the model so far."""
+        if hasattr(self._trainer, "_total_train_tokens"):  # TRL's own business, so it may be called otherwise one day
+            self._trainer._total_train_tokens += int(inputs["attention_mask"].sum())  # noqa: SLF001 - as above
+            self._trainer._metrics["train"]["num_tokens"] = [self._trainer._total_train_tokens]  # noqa: SLF001
 
     def _normalizer(self, supervised: Tensor, tokens_in_batch: Tensor | int | None) -> Tensor:
         lengths = supervised.sum(1)
         if self.objective.per_sequence:
             sequences = len(lengths) if tokens_in_batch is None else self.sequences
             return (lengths * sequences).repeat_interleave(lengths)
-        count = lengths.sum() if tokens_in_batch is None else torch.as_tensor(tokens_in_batch)
+        # on several visible GPUs, the trainer writes the same number once for each
+        count = lengths.sum() if tokens_in_batch is None else torch.as_tensor(tokens_in_batch).flatten()[0]
         return count.to(lengths.device).clamp(min=1)
 
     def _reference_logits(self, model: Any, given: Mapping[str, Any], supervised: Tensor) -> Tensor | None:

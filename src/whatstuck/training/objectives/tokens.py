@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from whatstuck.errors import WhatStuckError
-from whatstuck.training.objectives.interface import Objective, Tokens
+from whatstuck.training.objectives.interface import Objective, Tokens, entropies
 
 EAFT_SCALE = 3.0
 """About ln 20, the most that the entropy of 20 tokens can be: so weights are about 1 at most."""
@@ -84,9 +84,9 @@ class EAFT(Objective):
     def per_token(self, tokens: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
         """`-sg((H_k / 3)^alpha) log p_t`."""
         among = _top(tokens.log_p.detach(), self.k).log_softmax(-1)
-        entropy = -(among.exp() * among).sum(-1)
+        entropy = entropies(among)
         weight = (entropy / EAFT_SCALE) ** self.alpha
-        return -weight * tokens.own, {"weight": weight, "entropy": entropy}
+        return -weight * tokens.own, {"weight": weight, "top_entropy": entropy}
 
 
 def top_mass(log_p: Tensor, k: int) -> Tensor:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from whatstuck.datasets import Message, Row, render, target_ids
 from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.cells import CHECK_FAILED
 from whatstuck.generalization.drawing import draw_items
 from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.replying import question_of
@@ -97,7 +98,7 @@ def score_reply(task: AnyTask, asked: Asked, reply: str) -> Score:
         answer = task.parser.parse(reply)
         return NO_ANSWER if answer is None else task.scorer.score(asked.item, asked.mapping, answer)
     except Exception:  # noqa: BLE001 - a task may be of anybody's making
-        return Score(valid=False, success=False, outcome="check_failed")
+        return Score(valid=False, success=False, outcome=CHECK_FAILED)
 
 
 def longest_prompt(asked: Sequence[Asked]) -> int:

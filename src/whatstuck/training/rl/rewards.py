@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.cells import UNCHECKED
 from whatstuck.generalization.task import Score
 
 Reward = Callable[[Score], float]
@@ -29,12 +30,12 @@ def success(score: Score) -> float:
 def points(score: Score) -> float:
     """+5 for a right formula, down to -3 for none: the table of General Points (arXiv 2501.17161, App. A.3).
 
-    A check that failed counts as no answer.
+    A check that failed, or took too long, counts as no answer.
 
     Raises:
         WhatStuckError: If the task has other outcomes.
     """
-    if score.outcome == "check_failed":
+    if score.outcome in UNCHECKED:
         return _POINTS["no_answer"]
     if score.outcome not in _POINTS:
         raise WhatStuckError(f"the reward points knows no outcome {score.outcome!r}: use graded or success")

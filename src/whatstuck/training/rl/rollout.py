@@ -6,17 +6,17 @@ before those that a template has written one into.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from whatstuck.generalization.cells import UNCHECKED
 from whatstuck.live.borrowing import borrowed
 from whatstuck.models.generating import Continuation, Decoding, generate, seed_of
 from whatstuck.training.rl.items import AnyTask, Asked, score_reply
-from whatstuck.training.rl.prefixes import PrefixSampler
+from whatstuck.training.rl.prefixes import Outcome, PrefixSampler, revealed
 from whatstuck.training.rl.rewards import Reward
 
 FILE_NAME = "prefixes.json"
@@ -74,7 +74,7 @@ class Rollout:
         numbers = list(prompts[::samples])
         shares = [0.0 if self._prefixes is None else self._prefixes.draw(number) for number in numbers]
         asked = [self._asked[int(number)] for number in numbers]
-        given = [one.rest[: math.floor(share * len(one.rest))] for one, share in zip(asked, shares, strict=True)]
+        given = [one.rest[: revealed(share, len(one.rest))] for one, share in zip(asked, shares, strict=True)]
         starts = [one.prompt + one.prefill + shown for one, shown in zip(asked, given, strict=True)]
         step = self.trainer.state.global_step
         with borrowed(self.trainer.model) as model:
@@ -82,22 +82,25 @@ class Rollout:
             answers = generate(model, starts, self._decoding, seeds=seeds)
         found: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "logprobs": None, "reward": []}
         scores = []
+        outcomes: dict[str, Outcome] = {}
         for number, share, one, shown, start, answer in zip(
             numbers, shares, asked, given, starts, answers, strict=True
         ):
             group = [score_reply(self._task, one, self._text(one, shown, said)) for said in answer.drawn]
             rewards = [self._reward(score) for score in group]
-            if self._prefixes is not None:
-                self._prefixes.learn(number, share, reward=sum(rewards) / len(rewards))
+            outcomes[number] = Outcome(share, len(one.rest), sum(rewards) / len(rewards))
             found["prompt_ids"] += [list(start)] * samples
             found["completion_ids"] += [_learned(said) for said in answer.drawn]
             found["reward"] += rewards
             scores += group
-        logged = {
+        logged: dict[str, list[Any]] = {
             "success": [score.success for score in scores],
             "valid": [score.valid for score in scores],
-            "check_failed": [score.outcome == "check_failed" for score in scores],
-        } | ({} if self._prefixes is None else {"revealed": shares})
+            "check_failed": [score.outcome in UNCHECKED for score in scores],
+        }
+        if self._prefixes is not None:
+            self._prefixes.learn(outcomes)
+            logged |= {"revealed": shares, "without_help": [self._prefixes.without_help]}
         for name, values in logged.items():
             metrics = self.trainer._metrics["train"][name]  # noqa: SLF001 - TRL logs their means
             metrics.append(sum(values) / len(values))

@@ -24,7 +24,7 @@ class RLSettings(BaseModel):
         model: The base: folder, GGUF file, or short name.
         start: Checkpoint of a supervised warm-up to begin with, an adapter of `model` or a whole model; None: `model`.
         out: Folder for checkpoints.
-        task: Name of a registered task.
+        task: Name of a registered task, or a YAML file of the user's own.
         task_options: Its options.
         method: `grpo`, or `adaback`: the same with a revealed beginning of the right reply (`prefixes`).
         mapping: What the instructions say: always that of the `frozen` arm, or a `random` one per item.

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from whatstuck.datasets import Message, Row
 from whatstuck.datasets.turns import TurnEnds
 from whatstuck.errors import WhatStuckError, require
+from whatstuck.generalization.own import load_task
 from whatstuck.generalization.registry import make_task
 from whatstuck.models import checkpoint_at, fingerprint, load_model, load_tokenizer, resolve_model
 from whatstuck.models.generating import Decoding, stop_ids
@@ -68,8 +69,7 @@ def train_rl(settings: RLSettings | Mapping[str, Any], *, task: AnyTask | None =
     require("trl", "trl")
     if int(version("trl").partition(".")[0]) < _OLDEST_TRL:
         raise WhatStuckError(f"reinforcement learning needs trl 1.0 or newer: trl {version('trl')} is installed")
-    thought = {"thought": True} if given.thought else {}
-    found = make_task(given.task, **given.task_options, **thought) if task is None else task
+    found = _find_task(given) if task is None else task
     if given.method == "adaback" and found.demonstrator is None:
         raise WhatStuckError(f"the task {found.name} has no right replies to reveal: use method=grpo")
     base = resolve_model(given.model).resolve()
@@ -83,6 +83,11 @@ def train_rl(settings: RLSettings | Mapping[str, Any], *, task: AnyTask | None =
         chat_template=given.chat_template,
         seed=given.seed,
     )
+    if len(asked) < given.items_per_step:
+        raise WhatStuckError(
+            f"the task {found.name} has only {len(asked)} items to train on: lower items_per_step from "
+            f"{given.items_per_step}"
+        )
     longest = given.max_new_tokens or (found.longest_thought if given.thought else found.max_new_tokens)
     _check_context(base, asked, longest, reveals=given.method == "adaback")
     identity = _identity(given, base, asked)
@@ -95,6 +100,16 @@ def train_rl(settings: RLSettings | Mapping[str, Any], *, task: AnyTask | None =
         trainer = _make_trainer(given, found, base, tokenizer, asked, longest)
         _run(given, trainer, identity | {name: record[name] for name in ("started", "seconds") if name in record})
     return given.out
+
+
+def _find_task(settings: RLSettings) -> AnyTask:
+    """The task that the settings name; the checker of a user's file runs in a process of its own."""
+    if Path(settings.task).suffix.lower() in {".yaml", ".yml"}:
+        if settings.thought or settings.task_options:
+            raise WhatStuckError(f"{settings.task} says itself how it is asked: leave thought and task_options out")
+        return load_task(settings.task)
+    thought = {"thought": True} if settings.thought else {}
+    return make_task(settings.task, **settings.task_options, **thought)
 
 
 def _run(settings: RLSettings, trainer: Any, record: Json) -> None:

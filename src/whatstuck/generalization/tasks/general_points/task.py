@@ -2,7 +2,8 @@
 
 After arXiv 2501.17161 and 2510.00237, with prompts of our own. Differences that matter: hands of the test are in no
 training (of the authors' test hands, 99.8 % are), and a mapping that is not uniform is held out, too: a uniform one can
-be met by copying the one number that the instruction names.
+be met by copying the one number that the instruction names. That holds for cards, not for the numbers that they count
+as (`HandSource`).
 """
 
 import random
@@ -68,17 +69,19 @@ def general_points(
     """Make the task.
 
     Args:
-        cards: Cards of a hand, 2 to 4. Of three, only 101 hands make 24: take a variable target then.
+        cards: Cards of a hand, 2 to 4. Of three, only 101 hands make 24: take a variable target then; two need one.
         target: A whole number, or `variable`: drawn for each hand among those that it makes, 1 to 99.
         operators: Those that formulas may use.
         thought: Whether replies begin with the solver's thought: then they are prefilled with `<think>`, else with the
             first key of the JSON. The user's message is the same.
         extras: Whether to ask in another wording, too.
     """
-    if cards not in _ONE_MORE:
+    if type(cards) is not int or cards not in _ONE_MORE:
         raise WhatStuckError(f"general-points is played with {min(_ONE_MORE)} to {max(_ONE_MORE)} cards, not {cards}")
-    if not operators or set(operators) - set(OPERATORS):
-        raise WhatStuckError(f"operators {operators!r}: use some of {OPERATORS}")
+    if cards == min(_ONE_MORE) and target != "variable":
+        raise WhatStuckError(f"hardly any hand of {cards} cards makes {target!r}: give target=variable, too")
+    if not isinstance(operators, str) or not operators or set(operators) - set(OPERATORS):
+        raise WhatStuckError(f"operators {operators!r}: give some of {OPERATORS} as one text, such as +-")
     face = {"face": True}
     variants = [
         Variant("ID", "training", ALL_10, ALL_10, face),

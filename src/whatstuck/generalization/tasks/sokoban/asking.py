@@ -97,7 +97,8 @@ class SokobanScorer:
 
 def move_of(word: str, mapping: InstructionMapping) -> str | None:
     """The move that a word stands for, whatever its case; None if it is no word of the mapping."""
-    return next((move for move, meaning in mapping.pairs if meaning.casefold() == word.casefold()), None)
+    plain = word.casefold().replace("\ufe0f", "")  # ⬆️ is ⬆
+    return next((move for move, meaning in mapping.pairs if meaning.casefold() == plain), None)
 
 
 def step(item: Room, scored: InstructionMapping, answer: str) -> Room | None:

@@ -1,8 +1,8 @@
 """Sokoban, one step at a time: which way does the worker go next, and by which word is that said?
 
 After arXiv 2510.00237, with rooms, words and prompts of our own. Differences that matter: rooms of the test are in no
-training, mirrored or turned (the released evaluation rooms are training rooms); every shortest solution counts as
-right, and a reply is one move of one room, without the moves before.
+training, moved, mirrored or turned (the released evaluation rooms are training rooms); every shortest solution counts
+as right, and a reply is one move of one room, without the moves before.
 """
 
 import random
@@ -23,7 +23,7 @@ from whatstuck.generalization.tasks.sokoban.asking import (
 from whatstuck.generalization.tasks.sokoban.making import make_room
 from whatstuck.generalization.tasks.sokoban.rooms import MOVES, Room, layout_key
 from whatstuck.generalization.tasks.sokoban.solving import solve
-from whatstuck.generalization.tasks.sokoban.words import ALPHA, BASE, CARDINAL, NUM, POOL, RAND, words_for
+from whatstuck.generalization.tasks.sokoban.words import ALPHA, BASE, CARDINAL, EMOJI, NUM, POOL, RAND, words_for
 
 _LONGER = 16  # moves; a larger room, or a second box, has few short solutions
 
@@ -86,8 +86,9 @@ def sokoban(*, thought: bool = False, whole: bool = False, extras: bool = False)
         thought: Whether replies begin with the solver's thought: then they are prefilled with `<think>`, else with
             `<answer>`. The user's message is the same.
         whole: Whether items are rooms at their start, for whole episodes.
-        extras: Whether to ask in the variants beyond the paper's table, too: another vocabulary (Cardinal, and its
-            fake), another wording, no list of words at all, and longer solutions in rooms of the training's size.
+        extras: Whether to ask in the variants beyond the paper's table, too: other vocabularies (Cardinal, Emoji, and
+            their fakes), another wording, no list of words at all, and longer solutions in rooms of the training's
+            size.
     """
     variants = [
         Variant("ID", "training", BASE, BASE),
@@ -102,13 +103,14 @@ def sokoban(*, thought: bool = False, whole: bool = False, extras: bool = False)
     if extras:
         variants += [
             Variant("Cardinal", "instruction", CARDINAL, CARDINAL),
+            Variant("Emoji", "instruction", EMOJI, EMOJI),
             Variant("Fake-Cardinal", "fake", CARDINAL, BASE),
+            Variant("Fake-Emoji", "fake", EMOJI, BASE),
             Variant("Reworded", "wording", BASE, BASE, wording="reworded"),
             Variant("Empty", "wording", BASE, BASE, wording="empty"),
             Variant("Long", "harder", BASE, BASE, {"shortest": 10, "longest": 20}),
         ]
-    longest_thought = 96
-    answer = 12
+    answer, longest_thought = 24, 136  # enough for a token per byte, as small vocabularies have; replies end before
     return Task(
         name="sokoban",
         source=SokobanSource(whole=whole),

@@ -14,6 +14,7 @@ ALPHA = words_for("alpha", "A B C D")
 NUM = words_for("num", "1 2 3 4")
 RAND = words_for("rand", "* & 1 M")
 CARDINAL = words_for("cardinal", "North South West East")
+EMOJI = words_for("emoji", "⬆ ⬇ ⬅ ➡")  # without the sign that asks for colours (U+FE0F), which replies may have
 
 _GROUPS = (
     # animals
