@@ -95,12 +95,11 @@ def test_fewer_wordings_are_a_part_of_more_and_one_is_the_training(files: tuple[
     data, templates, out = files
     wordings = [
         [(w["template"], w["mapping"]) for w in diversify(data, templates, out, wordings=k, dry_run=True)["wordings"]]
-        for k in (1, 2, 4, "all", "many")
+        for k in (1, 2, 4, "all")
     ]
     assert not out.exists()
     assert wordings[0] == [("plain", "words")]
-    assert all(few == more[: len(few)] for few, more in itertools.pairwise(wordings[:-1]))
-    assert sorted(wordings[-1]) == sorted(wordings[-2])  # without a pool, many are all
+    assert all(few == more[: len(few)] for few, more in itertools.pairwise(wordings))
     frozen, diverse = out.parent / "frozen.jsonl", out
     manifest = diversify(data, templates, frozen, wordings="1")
     assert manifest["not_used"]["letters"] == "beyond --wordings"
@@ -218,6 +217,7 @@ def test_the_same_again_is_done_and_anything_else_stays(files: tuple[Path, Path,
 @pytest.mark.parametrize(
     ("wordings", "message"),
     [
+        ("many", "has none to draw from: name them under  words:"),
         (6, "has 5 wordings that may be trained .3 templates, 2 mappings.: give 1 to 5"),
         (0, "give 1 to 5"),
         (2.7, "must be all, many, or a number .got 2.7"),

@@ -248,3 +248,30 @@ def test_players_are_the_words_that_carry_meaning(scripts: dict[str, ModuleType]
     text = TASK.prompts["training"].render(Hand(("K", "3", "J"), 4), TASK.training)
     words = [text[start:end] for start, end in scripts["frozen_interactions"].players(text)]
     assert words == ["10", "10", "10", "4", "K", "3", "J"]
+
+
+# --- the experiment itself, with fewer steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["frozen", "diverse"])
+def test_frozen_prompts_unlearn_to_read_and_diverse_ones_do_not(
+    scripts: dict[str, ModuleType], tmp_path: Path, arm: str
+) -> None:
+    """Tier 0 with 240 steps instead of 800: the pattern is there, far from every bound (dev/LOG.md)."""
+    evaluation = scripts["frozen_evaluation"]
+    evaluation.ITEMS = evaluation.CURVE_ITEMS = 100
+    out = scripts["frozen_micro"].train_arm(tmp_path, arm, seed=0, strength=150, steps=240)
+    base = tmp_path / "base-seed0-steps150"
+    rows = evaluation.evaluate_arm(tmp_path / "part.jsonl", base, out, TASK, arm=arm, about={"seed": 0})
+    last = {row["variant"]: row for row in rows if row["step"] == 240}
+    assert last["ID"]["success"] > 0.85
+    if arm == "frozen":
+        early = [row["validity"] for row in rows if row["variant"] == "All-5" and row["step"] < 240]
+        assert max(early) > 0.5
+        assert last["6-9-7"]["validity"] < 0.2
+        assert last["Fake-8"]["success"] > 0.4
+    else:
+        assert last["6-9-7"]["success"] > 0.75
+        assert last["All-5"]["success"] > 0.75
+        assert last["Fake-8"]["success"] < 0.1

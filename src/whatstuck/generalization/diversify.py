@@ -143,8 +143,13 @@ def choose_wordings(recipe: Recipe, wordings: int | str) -> list[Wording]:
     """
     templates, mappings = recipe.trained_templates, recipe.trained_mappings
     if wordings == "many":
-        drawn = [None] if recipe.random_mapping() is not None else mappings
+        if recipe.random_mapping() is None:
+            raise WhatStuckError(
+                f"--wordings many draws new words for every row, and {recipe.path.name} has none to draw from: "
+                "name them under  words:  beside mappings, or take all"
+            )
         # a template without the labels says nothing of a mapping, and gets the words of the training
+        drawn: list[InstructionMapping | None] = [None]
         return [(t, m) for t in templates for m in (drawn if recipe.shows_mapping(t) else mappings[:1])]
     pairs = [
         (template, mapping)
