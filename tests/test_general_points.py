@@ -322,7 +322,7 @@ def test_random_mappings_are_none_of_the_tests() -> None:
         ({"cards": [3]}, "with 2 to 4 cards"),
         ({"operators": "+^"}, "give some of"),
         ({"operators": ["+", "-"]}, r"give some of \+-\*/ as one text, such as \+-"),
-        ({"deck": 1}, "task 'general-points'"),
+        ({"deck": 1}, "'deck' is no option of the task general-points: it has cards"),
     ],
 )
 def test_bad_options_are_refused(options: dict, message: str) -> None:

@@ -357,7 +357,8 @@ def test_it_joins_a_run_of_another_verb(tiny_base: Path, tiny_run: Path, tiny_ro
     [
         ({"task": "chess"}, "unknown task 'chess': use .*feelings"),
         ({"variants": ["ID", "Rhymed"]}, "feelings has no variant 'Rhymed': it has ID, Other, Long, Fake"),
-        ({"options": {"colour": 3}}, "task 'feelings': .*colour"),
+        ({"options": {"colour": 3}}, "'colour' is no option of the task feelings: it has padding"),
+        ({"options": {"paddings": 3}}, "'paddings' is no option of the task feelings: did you mean padding."),
         ({"episodes": True}, "the task feelings has no turns: leave --episodes out"),
         ({"checkpoints": "nothing-*"}, "no checkpoint matches"),
         ({"options": {"padding": 40}}, "variant Long: a prompt of .* do not fit the model's context of 256"),
@@ -376,7 +377,7 @@ def test_bad_input_is_one_line(tiny_base: Path, tmp_path: Path, others: dict[str
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "give either --task or --template-variants"),
+        ({}, "^give either --task or --template-variants$"),
         ({"task": "feelings", "template_variants": ["a"]}, "give either --task or --template-variants"),
         ({"task": "feelings", "training_wording": "a"}, "belongs to --template-variants"),
         ({"task": "mine.yaml", "options": {"a": 1}}, "a file holds its own"),

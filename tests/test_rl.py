@@ -493,7 +493,10 @@ def test_what_is_revealed_is_not_learned(
         ({"gradient_accumulation_steps": 3}, "must be a multiple of gradient_accumulation_steps"),
         ({"method": "ppo"}, "method: Input should be 'grpo' or 'adaback'"),
         ({"task": "nonsense"}, "unknown task 'nonsense'"),
-        ({"thought": True, "task": "micro-points", "task_options": {"x": 1}}, "task 'micro-points': "),
+        (
+            {"thought": True, "task": "micro-points", "task_options": {"x": 1}},
+            "no option of the task micro-points: it has none",
+        ),
     ],
 )
 def test_bad_settings_are_refused_by_name(

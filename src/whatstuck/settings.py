@@ -29,14 +29,17 @@ def read_settings(model: type[Model], verb: str, values: Mapping[str, Any]) -> M
     except ValidationError as error:
         first = error.errors()[0]
         names = [str(part) for part in first["loc"]]
-        name = "--" + ".".join(names).replace("_", "-") if names else "settings"
+        name = "--" + ".".join(names).replace("_", "-")
         if first["type"] == "missing":
             raise WhatStuckError(f"{name} is missing: give it as a flag, or in --config") from error
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(names[-1], model.model_fields, 1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise WhatStuckError(f"{names[-1]!r} is no setting of {verb}{hint}") from error
-        raise WhatStuckError(f"{name}: {first['msg']} (got {first.get('input')!r})") from error
+        said = str(first["msg"]).removeprefix("Value error, ")  # pydantic's name for what a validator of ours says
+        if not names:  # about several settings together
+            raise WhatStuckError(said) from error
+        raise WhatStuckError(f"{name}: {said} (got {first.get('input')!r})") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Tasks by name: ours, those of other packages (entry points `whatstuck.tasks`), and files of the user's."""
 
+import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -45,6 +47,13 @@ def make_task(name: str, **options: Any) -> Task[Any, Any, Any]:
         WhatStuckError: If there is none of that name, or it does not take the options.
     """
     maker = maker_of(name)
+    parameters = inspect.signature(maker).parameters.values()
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    unknown = [option for option in options if option not in known]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}"
+        raise WhatStuckError(f"{unknown[0]!r} is no option of the task {name}: {hint}")
     try:
         return maker(**options)
     except TypeError as error:

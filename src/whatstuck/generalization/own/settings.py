@@ -102,7 +102,9 @@ def read_task_file(path: Path) -> TaskFile:
     try:
         # the loader makes text, lists and dictionaries, and no other object
         found = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextLoader)  # noqa: S506
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise WhatStuckError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise WhatStuckError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise WhatStuckError(f"{path.name} must hold keys and values, such as  templates: and data:")
