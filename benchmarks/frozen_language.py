@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_evaluation import Row, evaluate_arm
+from frozen_micro import OBJECTIVES
 from whatstuck.generalization.arms import write_arm
 from whatstuck.generalization.cells import Asking
 from whatstuck.generalization.mapping import InstructionMapping
@@ -118,16 +119,6 @@ PLANS: Mapping[str, Plan] = {
     ),
     "general-points": Plan(tier=2, task=three_cards, settings=_FULL, steps=500, batch=32, rl=_RL),
     "sokoban": Plan(tier=2, task=sokoban, settings=_FULL, steps=500, batch=32, rl=_RL),
-}
-
-OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
-    "dft": {},
-    "sed": {},  # tau is found on 100 rows that are held out, and not trained in the other arms either
-    "eaft": {},
-    "asft": {},
-    "kl": {"weight": 0.05},
-    "kl-strong": {"weight": 0.5},
-    "l2": {"weight": 0.05},
 }
 
 

@@ -116,15 +116,20 @@ class RunFolder:
         if before is None:
             return
         now = json.loads(json.dumps(settings))
-        changed = [
-            f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
-        ]
+        changed = changed_values(before, now)
         if changed:
             raise WhatStuckError(
                 f"{self.path} was made with other settings ({'; '.join(changed)}): keep them, or choose another --out"
             )
+
+
+def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two sets of settings, by name, with both values."""
+    return [
+        f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
 
 
 # --- parts

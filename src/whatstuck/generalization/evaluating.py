@@ -16,6 +16,7 @@ from whatstuck.generalization.cells import (
 )
 from whatstuck.generalization.episodes import play
 from whatstuck.generalization.replying import Replier, Said
+from whatstuck.models import positions_in
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task as Progress
 
@@ -75,9 +76,3 @@ def _records(cell: Cell, sample: int, replies: Sequence[Said]) -> list[Record]:
             | {"cut": reply.cut}
         )
     return records
-
-
-def positions_in(model: PreTrainedModel) -> int | None:
-    """Tokens that a model can read at once, where its configuration says so."""
-    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return found if isinstance(found, int) else None

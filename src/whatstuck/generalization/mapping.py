@@ -44,10 +44,6 @@ class InstructionMapping:
         """All meanings, in order."""
         return tuple(meaning for _, meaning in self.pairs)
 
-    def name_of(self, meaning: str) -> str | None:
-        """The name that has a meaning; None if none has, the first if several have."""
-        return next((name for name, known in self.pairs if known == meaning), None)
-
 
 NO_MAPPING = InstructionMapping("none", ())
 """For tasks whose instruction gives names no meaning of their own."""

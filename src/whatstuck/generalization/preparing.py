@@ -23,12 +23,12 @@ from whatstuck.models import (
     fingerprint,
     is_there,
     load_tokenizer,
+    positions_of,
     resolve_model,
     template_mismatch,
     usable_device,
 )
 from whatstuck.runs import Json, RunFolder, content_hash
-from whatstuck.training.sft import positions_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,15 +126,7 @@ class Material:
             "settings": {"thought": self.settings.thought, "items": self.settings.items},
             "about": self._told,
             "model": self.model_section(),
-            "checkpoints": [
-                {
-                    "step": checkpoint.step,
-                    "path": str(checkpoint.path.resolve()),
-                    "kind": checkpoint.kind,
-                    "fingerprint": self.prints[checkpoint.step],
-                }
-                for checkpoint in self.checkpoints
-            ],
+            "checkpoints": [checkpoint.entry(self.prints[checkpoint.step]) for checkpoint in self.checkpoints],
             "variants": [
                 variant.name
                 for variant in self.task.variants

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.datasets import Message, Row, render, target_ids
 from whatstuck.datasets.turns import TurnEnds
+from whatstuck.models import padding_token
 from whatstuck.models.generating import Continuation, Decoding, generate, stop_ids
 from whatstuck.progress import Task as Progress
 
@@ -118,7 +119,7 @@ class Replier:
         decoding = Decoding(
             max_new_tokens=longest,
             stop_ids=self._stops,
-            pad_token_id=self._tokenizer.pad_token_id if isinstance(self._tokenizer.pad_token_id, int) else 0,
+            pad_token_id=padding_token(self._tokenizer),
             samples=0 if temperature is None else 1,
             temperature=1.0 if temperature is None else temperature,
             share_prefixes=self._share,

@@ -12,6 +12,7 @@ from whatstuck.models.checkpoints import (
     trainer_epochs,
     trainer_metrics,
 )
+from whatstuck.models.context import padding_token, positions_in, positions_of
 from whatstuck.models.devices import usable_device
 from whatstuck.models.loaded import CheckpointedModel, default_mask_token, load_model, load_tokenizer, mask_token
 from whatstuck.models.resolving import resolve_model
@@ -29,6 +30,9 @@ __all__ = [
     "load_tokenizer",
     "logged_metrics",
     "mask_token",
+    "padding_token",
+    "positions_in",
+    "positions_of",
     "resolve_model",
     "template_mismatch",
     "trainer_epochs",

@@ -30,6 +30,10 @@ class Checkpoint:
     path: Path
     kind: Literal["base", "adapter", "full"]
 
+    def entry(self, fingerprint: str) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {"step": self.step, "path": str(self.path.resolve()), "kind": self.kind, "fingerprint": fingerprint}
+
 
 def find_checkpoints(patterns: Sequence[str]) -> list[Checkpoint]:
     """Checkpoints that match, sorted by step.

@@ -248,13 +248,7 @@ class Finding:
                 "settings": self.settings.fixed(),
                 "model": {"name": material.base.name, "path": str(material.base), "fingerprint": material.prints[0]},
                 "checkpoints": [
-                    {
-                        "step": checkpoint.step,
-                        "path": str(checkpoint.path.resolve()),
-                        "kind": checkpoint.kind,
-                        "fingerprint": material.prints[checkpoint.step],
-                    }
-                    for checkpoint in material.checkpoints
+                    checkpoint.entry(material.prints[checkpoint.step]) for checkpoint in material.checkpoints
                 ],
                 "data": {
                     "path": str(self.settings.data),

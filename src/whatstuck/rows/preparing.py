@@ -15,6 +15,7 @@ from whatstuck.models import (
     find_checkpoints,
     fingerprint,
     load_tokenizer,
+    positions_of,
     resolve_model,
     template_mismatch,
     usable_device,
@@ -28,7 +29,6 @@ from whatstuck.rows.settings import RowsSettings
 from whatstuck.rows.trajectories import TrainedRow
 from whatstuck.rows.verdicts.answers import Checker, find_checker, function_hash
 from whatstuck.runs import RunFolder, file_hash
-from whatstuck.training.sft import positions_of
 
 logger = logging.getLogger(__name__)
 

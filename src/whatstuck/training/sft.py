@@ -4,7 +4,6 @@ One folder holds one training. The same command continues it after an interrupti
 and refuses when settings, rows or model are not the ones it was begun with.
 """
 
-import json
 import logging
 import os
 import resource
@@ -18,17 +17,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig
 
 from whatstuck.datasets import write_rows
 from whatstuck.dynamics.summarizing import finish
 from whatstuck.errors import WhatStuckError
 from whatstuck.live import WhatStuckCallback
 from whatstuck.live.schedule import dense_steps
-from whatstuck.models import fingerprint, load_model, load_tokenizer, resolve_model
-from whatstuck.runs import Json, RunFolder, file_hash, versions, write_json
+from whatstuck.models import fingerprint, load_model, load_tokenizer, positions_of, resolve_model
+from whatstuck.runs import Json, RunFolder, changed_values, file_hash, versions, write_json
 from whatstuck.training import _saving, _trainer
 from whatstuck.training._data import Prepared, prepare
+from whatstuck.training._record import read_record, refuse_changed
 from whatstuck.training.config import TrainConfig
 from whatstuck.training.schedule import total_steps
 
@@ -66,7 +65,7 @@ def train_model(config: TrainConfig | Mapping[str, Any]) -> Path:
     base = resolve_model(settings.model).resolve()
     identity = _identity(settings, base)
     with RunFolder(settings.out).writing():
-        record = _read_record(settings.out)
+        record = read_record(settings.out / RECORD, whose="an unknown training")
         _refuse_changes(settings.out, record, identity)
         if record.get("finished"):
             _finish_probing(settings)
@@ -212,18 +211,6 @@ def _account(settings: TrainConfig, arguments: Any, rows: Prepared) -> Json:
     }
 
 
-def _read_record(out: Path) -> Json:
-    file = out / RECORD
-    if not file.exists():
-        if any(out.glob("checkpoint-*")):
-            raise WhatStuckError(f"{out} holds checkpoints of an unknown training: give another out")
-        return {}
-    try:
-        return cast("Json", json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise WhatStuckError(f"{file} is not valid JSON ({error}): give another out") from error
-
-
 def _refuse_changes(out: Path, record: Json, identity: Json) -> None:
     """Refuse to go on with another training than the one that was begun.
 
@@ -232,12 +219,7 @@ def _refuse_changes(out: Path, record: Json, identity: Json) -> None:
     """
     if not record:
         return
-    before, now = record["settings"], identity["settings"]
-    changed = [
-        f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
+    changed = changed_values(record["settings"], identity["settings"])
     if record["model"]["fingerprint"] != identity["model"]["fingerprint"]:
         changed.append(f"model: other weights than those of {record['model']['path']}")
     changed += [
@@ -245,19 +227,10 @@ def _refuse_changes(out: Path, record: Json, identity: Json) -> None:
         for name in ("data_sha256", "eval_data_sha256", "order_sha256")
         if record.get(name) != identity[name]  # older records know no order
     ]
-    if changed:
-        raise WhatStuckError(
-            f"{out} was made with other settings ({'; '.join(changed)}): keep them, or give another out"
-        )
+    refuse_changed(out, changed)
 
 
 # --- cost
-
-
-def positions_of(base: Path) -> int | None:
-    """Tokens that the model can read at once, where it says so."""
-    config = AutoConfig.from_pretrained(base, local_files_only=True)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _measure(trainer: Any, rows: Prepared, size: int) -> tuple[float, float, float]:

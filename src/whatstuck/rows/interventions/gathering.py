@@ -13,7 +13,7 @@ import numpy as np
 
 from whatstuck.datasets import Row, read_rows
 from whatstuck.errors import WhatStuckError
-from whatstuck.models import Checkpoint
+from whatstuck.models import Checkpoint, positions_of
 from whatstuck.rows.interventions.first_training import settings_of
 from whatstuck.rows.interventions.outcomes import Interview, Role
 from whatstuck.rows.interventions.phases import Order, Original
@@ -28,7 +28,6 @@ from whatstuck.rows.verdicts.answers import normalized
 from whatstuck.runs import RunFolder, read_table
 from whatstuck.training._data import Encoder
 from whatstuck.training._tokens import IGNORED
-from whatstuck.training.sft import positions_of
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ may stand elsewhere at the next call; what counts is what is in them.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from whatstuck.errors import WhatStuckError
 from whatstuck.rows.interventions.gathering import Gathered
 from whatstuck.rows.interventions.phases import Arm, Original
 from whatstuck.rows.interventions.training import Encoded, repeated
-from whatstuck.runs import Json, content_hash, write_json
+from whatstuck.runs import Json, changed_values, content_hash, write_json
 
 _CONTENTS = {
     "model": "another base model",
@@ -58,19 +58,14 @@ def refuse_changes(file: Path, now: Json) -> None:
         write_json(file, now)
         return
     before = json.loads(file.read_text(encoding="utf-8"))
-    changed = [*_changed(before, now, "settings"), *_changed(before, now, "training")]
+    changed = [
+        change for part in ("settings", "training") for change in changed_values(before.get(part, {}), now[part])
+    ]
     changed += [words for name, words in _CONTENTS.items() if before.get(name) != now[name]]
     if changed:
         raise WhatStuckError(
             f"{file.parent} was made with other settings ({'; '.join(changed)}): keep them, or delete that folder"
         )
-
-
-def _changed(before: Json, now: Json, section: str) -> Iterator[str]:
-    old, new = before.get(section, {}), now[section]
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            yield f"{name}: {old.get(name)!r} before, {new.get(name)!r} now"
 
 
 def _tokens(rows: Mapping[str, Encoded]) -> list[list[Any]]:

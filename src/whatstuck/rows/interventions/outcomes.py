@@ -9,7 +9,7 @@ import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.dynamics.teacher_forcing import score_tokens
-from whatstuck.models import default_mask_token
+from whatstuck.models import default_mask_token, positions_in
 from whatstuck.rows.interventions.phases import REMOVED, Arm
 from whatstuck.rows.interventions.wordings import as_asked, wordings
 from whatstuck.rows.material import TrainingRow
@@ -104,7 +104,7 @@ class Interview:
 
 def _losses(model: PreTrainedModel, rows: Sequence[TrainingRow], pad_token_id: int) -> list[float | None]:
     """Loss of the answers, nats per token; None where the model cannot read the row: a longer wording may not fit."""
-    positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    positions = positions_in(model)
     read = [index for index, row in enumerate(rows) if positions is None or len(row.asked.ids) <= positions]
     scores = score_tokens(model, [rows[index].asked for index in read], pad_token_id)
     found = {index: score.nll for index, score in zip(read, scores, strict=True)}

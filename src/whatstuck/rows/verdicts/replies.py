@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.datasets import Row
 from whatstuck.datasets.turns import TurnEnds
+from whatstuck.models import padding_token, positions_in
 from whatstuck.models.generating import Continuation, Decoding, generate, stop_ids
 from whatstuck.progress import Task
 
@@ -67,8 +68,8 @@ class Respondent:
         self.model = model
         self.tokenizer = tokenizer
         self.chat_template = chat_template
-        self.pad_token_id = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
-        self.positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.pad_token_id = padding_token(tokenizer)
+        self.positions = positions_in(model)
         self._turn_end = TurnEnds(tokenizer, chat_template)
 
     def is_chat(self, row: Row) -> bool:

@@ -7,7 +7,6 @@ checkpoints in the same layout, so that `track` and `generalize` read them. GRPO
 One folder holds one training. The same call goes on after an interruption, and ends in the same weights.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -17,7 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 
@@ -26,10 +25,19 @@ from whatstuck.datasets.turns import TurnEnds
 from whatstuck.errors import WhatStuckError, require
 from whatstuck.generalization.own import load_task
 from whatstuck.generalization.registry import make_task
-from whatstuck.models import checkpoint_at, fingerprint, load_model, load_tokenizer, resolve_model
+from whatstuck.models import (
+    checkpoint_at,
+    fingerprint,
+    load_model,
+    load_tokenizer,
+    padding_token,
+    positions_of,
+    resolve_model,
+)
 from whatstuck.models.generating import Decoding, stop_ids
-from whatstuck.runs import Json, RunFolder, content_hash, versions, write_json
+from whatstuck.runs import Json, RunFolder, changed_values, content_hash, versions, write_json
 from whatstuck.training import _saving
+from whatstuck.training._record import read_record, refuse_changed
 from whatstuck.training._trainer import adapter_config
 from whatstuck.training.rl.items import AnyTask, Asked, ask_items, longest_prompt
 from whatstuck.training.rl.prefixes import PrefixSampler
@@ -37,7 +45,6 @@ from whatstuck.training.rl.rewards import REWARDS
 from whatstuck.training.rl.rollout import PrefixState, Rollout
 from whatstuck.training.rl.settings import RLSettings
 from whatstuck.training.schedule import DenseCheckpoints
-from whatstuck.training.sft import positions_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +99,7 @@ def train_rl(settings: RLSettings | Mapping[str, Any], *, task: AnyTask | None =
     _check_context(base, asked, longest, reveals=given.method == "adaback")
     identity = _identity(given, base, asked)
     with RunFolder(given.out).writing():
-        record = _read_record(given.out)
+        record = read_record(given.out / RECORD, whose="another training")
         _refuse_changes(given.out, record, identity)
         if record.get("finished"):
             logger.info("%s is finished; nothing to do", given.out)
@@ -148,7 +155,7 @@ def _make_trainer(
     decoding = Decoding(
         max_new_tokens=longest,
         stop_ids=stop_ids(model, tokenizer, end),
-        pad_token_id=tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0,
+        pad_token_id=padding_token(tokenizer),
         samples=settings.num_generations,
         temperature=settings.temperature,
         greedy=False,
@@ -247,33 +254,13 @@ def _identity(settings: RLSettings, base: Path, asked: list[Asked]) -> Json:
     }
 
 
-def _read_record(out: Path) -> Json:
-    file = out / RECORD
-    if not file.exists():
-        if any(out.glob("checkpoint-*")):
-            raise WhatStuckError(f"{out} holds checkpoints of another training: give another out")
-        return {}
-    try:
-        return cast("Json", json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise WhatStuckError(f"{file} is not valid JSON ({error}): give another out") from error
-
-
 def _refuse_changes(out: Path, record: Json, identity: Json) -> None:
     if not record:
         return
-    before, now = record["settings"], identity["settings"]
-    changed = [
-        f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
+    changed = changed_values(record["settings"], identity["settings"])
     for name, what in (("model", "other weights"), ("start", "other weights")):
         if (record[name] or {}).get("fingerprint") != (identity[name] or {}).get("fingerprint"):
             changed.append(f"{name}: {what}")
     if record["items_hash"] != identity["items_hash"]:
         changed.append("task: other items")
-    if changed:
-        raise WhatStuckError(
-            f"{out} was made with other settings ({'; '.join(changed)}): keep them, or give another out"
-        )
+    refuse_changed(out, changed)
