@@ -110,6 +110,7 @@ PLANS: Mapping[str, Plan] = {
             "learning_rate": 5e-4,
             "lora_r": 32,
             "lora_alpha": 32,
+            "bf16": True,  # twice as fast where the processor has it; replies are made in fp32
             "dense_checkpoints": False,
             "save_steps": 30,
         },
