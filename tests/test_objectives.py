@@ -500,7 +500,6 @@ def test_half_precision_changes_no_anchor(settings: dict[str, Any], tmp_path: Pa
             "objective": name,
             "use_peft": use_peft,
             "bf16": True,
-            "use_cpu": True,
             "logging_steps": 1,
             "max_steps": 1,
         }

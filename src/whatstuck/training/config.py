@@ -226,6 +226,7 @@ class TrainConfig(BaseModel):
             "lr_scheduler_type": "cosine",
             "data_seed": self.seed,
             "report_to": "none",
+            "use_cpu": use_cpu and not torch.backends.mps.is_available(),  # bf16 is refused there unless this is said
             "dataloader_pin_memory": not use_cpu,  # torch warns where there is no accelerator
             # TRL would turn on bf16 on any machine, and trade time for memory by recomputing activations.
             "bf16": not use_cpu and not extra.get("fp16") and torch.cuda.is_bf16_supported(),
