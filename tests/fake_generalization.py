@@ -150,7 +150,7 @@ class FakeGeneralization:
                     "valid": float(right),
                     "success": right,
                     "outcome": "right" if right else "wrong_numbers",
-                    "chance": False,
+                    "chance": 0.0,
                     "cut": False,
                 }
             )

@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 import helpers
 import toy_task
 from whatstuck.errors import WhatStuckError
-from whatstuck.generalization.cells import GREEDY, Asking, Cell, dealt, failures_of, make_cell, read_reply
+from whatstuck.generalization.cells import DEALS, GREEDY, Asking, Cell, dealt, failures_of, make_cell, read_reply
 from whatstuck.generalization.drawing import side
 from whatstuck.generalization.episodes import play
 from whatstuck.generalization.evaluating import evaluate
+from whatstuck.generalization.registry import make_task
 from whatstuck.generalization.replying import Question, Replier, Reply, Said, question_of
 from whatstuck.generalization.schemas import GENERALIZATION, REPLIES
 from whatstuck.generalization.statistics import cell_rows, clustered
@@ -222,21 +223,52 @@ def test_chance_is_what_a_reply_is_worth_elsewhere(tokenizer: PreTrainedTokenize
     records = _records(cell, GREEDY, [Said("glad")] * 200)
     share = sum(record["success"] for record in records)
     assert 20 < share < 180
-    assert sum(record["chance"] for record in records) == share  # a permutation of the items
+    assert sum(record["chance"] for record in records) == pytest.approx(share, rel=0.1)  # 16 deals use all about alike
+    few = cell_of(tokenizer, items=10)
+    found = [record["chance"] for record in _records(few, GREEDY, [Said("glad")] * 10)]
+    right = [record["success"] for record in _records(few, GREEDY, [Said("glad")] * 10)]
+    assert found == [pytest.approx((sum(right) - own) / 9) for own in right]  # all pairs
     knowing = _records(cell, GREEDY, [Said(item.rule) for item in cell.items])
     assert all(record["success"] for record in knowing)
     assert sum(record["chance"] for record in knowing) < 150
 
 
+def test_a_reply_that_obeys_the_old_instruction_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+    from whatstuck.generalization.evaluating import _records
+
+    cell = cell_of(tokenizer, "Other", items=40)  # the same words with other meanings: what is right tells them apart
+    old = _records(cell, GREEDY, [Said(item.rule) for item in cell.items])
+    assert all(record["old"] and record["valid"] and not record["success"] for record in old)
+    new = _records(cell, GREEDY, [Said(cell.variant.scored[item.rule]) for item in cell.items])
+    assert not any(record["old"] for record in new)
+    assert not any(record["old"] for record in _records(cell, GREEDY, [Said("nonsense")] * 40))
+    for same in ("ID", "Long", "Fake"):
+        cell = cell_of(tokenizer, same, items=2)
+        assert [record["old"] for record in _records(cell, GREEDY, [Said("glad")] * 2)] == [None, None]
+
+    points = make_task("micro-points")
+    by_name = {variant.name: variant for variant in points.variants}
+    for name, numbers, obeys in (("All-5", 10, True), ("All-5", 5, False), ("All-5", 7, False)):
+        cards = make_cell(points, by_name[name], Asking(items=20, chat_template="never"), tokenizer)
+        said = []
+        for item in cards.items:
+            values = [numbers if card in "JQK" else int(card.replace("T", "10")) for card in item.cards]
+            said.append(Said(f"{' '.join(map(str, values))} : {' + '.join(map(str, values))}"))
+        assert {record["old"] for record in _records(cards, GREEDY, said)} == {obeys}  # whatever the sum is
+    (row,) = cell_rows(old, task="t", arm="sft", variant=by_name["All-5"], step=1)
+    assert (row["old"], row["old_high"], row["longer"]) == (1.0, 1.0, 0)
+    assert row["old_low"] > 0.9
+    (bare,) = cell_rows([{**one, "old": None} for one in old], task="t", arm="sft", variant=by_name["ID"], step=1)
+    assert math.isnan(bare["old"])
+
+
 @given(st.lists(st.sampled_from("abcde"), max_size=30), st.integers(0, 5))
 def test_nobody_is_dealt_the_same_content(keys: list[str], seed: int) -> None:
     partners = dealt(keys, seed)
-    given_away = [partner for partner in partners if partner is not None]
-    assert len(set(given_away)) == len(given_away)
-    for key, partner in zip(keys, partners, strict=True):
-        assert partner is None or keys[partner] != key
-    if keys and 2 * max(Counter(keys).values()) <= len(keys):
-        assert None not in partners
+    for index, others in enumerate(partners):
+        there = [other for other, key in enumerate(keys) if key != keys[index]]
+        assert set(others) <= set(there)
+        assert len(set(others)) == len(others) == min(DEALS, len(there))
 
 
 # --- episodes
@@ -276,7 +308,9 @@ def test_episodes_end_when_solved_or_when_turns_are_used_up(tokenizer: PreTraine
     # five downs solve another item whenever its number is at most as large
     partners = dealt(cell.keys, 0)
     for item, partner, record in zip(cell.items, partners, records, strict=True):
-        assert record["chance"] == (cell.items[partner] <= min(item, 5))
+        others = [cell.items[other] <= min(item, 5) for other in partner]
+        assert record["chance"] == pytest.approx(sum(others) / len(others))
+        assert record["old"] is None  # its instruction has no other meaning
     assert sum(replier.calls) <= 9  # numbers 1 to 9: each state is asked once
 
 

@@ -70,6 +70,48 @@ def test_harder_cases_are_judged_apart(right: tuple[int, ...], transfer: str) ->
     assert found["verdict"] == "frozen"
 
 
+@pytest.mark.parametrize(
+    ("old", "fake", "verdict", "obeys"),
+    [
+        ((290, 280), None, "frozen", "yes"),
+        (
+            (290, 280),
+            0,
+            "frozen",
+            "yes",
+        ),  # no item of Fake can be solved by the old meaning: replies tell it all the same
+        ((2, 3), None, "loses both", "no"),
+        ((2, 3), 240, "frozen", "no"),
+        ((290, 3), None, "training wording only", "partly"),
+        ((190, 190), None, "training wording only", "cannot tell"),
+        ((100, 100), None, "training wording only", "partly"),
+    ],
+)
+def test_replies_that_obey_the_old_instruction_tell_what_fake_tells(
+    old: tuple[int, int], fake: int | None, verdict: str, obeys: str
+) -> None:
+    rows = asked(fake=fake)
+    for place, count in enumerate(old, start=1):
+        rows[place] |= share_columns(count, 300, "old")
+    found = arm(*rows)
+    assert (found["verdict"], found["old"]) == (verdict, obeys)
+    assert found["numbers"]["All-0"]["old"][0] == pytest.approx(old[0] / 300)
+    said = " ".join(found["sentences"])
+    assert "Replies that obey the old instruction and not the new one: All-0 " in said
+    assert said.count("So it ") == 1
+    assert "tells whether an instruction is ignored" not in said
+
+
+def test_answers_that_go_on_are_no_lack_of_ability() -> None:
+    rows = [row | {"step": step} for step in (0, 800) for row in asked(instruction=(0, 0))]
+    never = "may never have been there"
+    assert never in " ".join(arm(*rows)["sentences"])
+    rows[1]["longer"] = 150
+    said = " ".join(arm(*rows)["sentences"])
+    assert never not in said
+    assert "but up to 50 % of the replies to a variant began with an answer and went on." in said
+
+
 def test_harder_meanings_are_no_harder_cases() -> None:
     """A frozen arm fails them as it fails any other meaning: they do not tell whether it does harder cases."""
     rows = [*asked(), cell("Regular", "harder", 0), cell("Four", "harder", 290)]
@@ -255,9 +297,9 @@ def test_failures_are_counted_in_words() -> None:
     rows[0] |= {"no_answer": 4, "failed": 2, "timed_out": 1}
     rows[1] |= {"unsolvable": 1700}
     said = arm(*rows)["sentences"]
-    assert (
-        "Of 1,200 replies at step 800, 4 hold no answer, 2 made the check fail and 1 ran out of the check's time; "
-        "they count as wrong, but the verdict allows for those to be right that could not be checked." in said
+    assert (  # Fake asks the same once more
+        "Of 900 replies at step 800, 4 had no answer, 2 made the check fail and 1 ran out of the check's time: "
+        "counted as wrong, but the verdict allows for those to be right that could not be checked." in said
     )
     assert "1,700 contents were passed over for All-0, since no item could be made of them." in said
     rows[2] |= {"unsolvable": 1650}  # of the same contents, so that the sum would count them twice
@@ -267,7 +309,10 @@ def test_failures_are_counted_in_words() -> None:
         in said
     )
     rows[0] |= {"failed": 0, "timed_out": 0}
-    assert "Of 1,200 replies at step 800, 4 hold no answer; they count as wrong." in arm(*rows)["sentences"]
+    assert "Of 900 replies at step 800, 4 had no answer: counted as wrong." in arm(*rows)["sentences"]
+    one = arm(cell("ID", "training", 0, items=1, no_answer=1, unsolvable=1))["sentences"]
+    assert "Of 1 reply at step 800, 1 had no answer: counted as wrong." in one
+    assert "1 content was passed over for ID, since no item could be made of them." in one
 
 
 def test_replies_that_were_cut_are_said_where_they_are_many() -> None:

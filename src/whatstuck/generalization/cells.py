@@ -1,12 +1,14 @@
 """One variant of a task, ready to be asked: the same items for every model; how replies are read and dealt.
 
-`chance` is what the same replies are worth for other items: each is dealt to an item of another content and scored
-there. A reply that suits everything succeeds by chance as well, and says nothing.
+`chance` is what the same replies are worth for other items: each is dealt to several items of other contents and
+scored there. A reply that suits everything succeeds by chance as well, and says nothing.
+
+`old` tells replies that ignore a new instruction: worth more by the training's meanings than by those shown.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.drawing import draw_items
+from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.replying import Question, question_of
 from whatstuck.generalization.task import NO_ANSWER, Prompt, Score, Task, Variant
 from whatstuck.models.generating import seed_of
@@ -26,6 +29,8 @@ CHECK_FAILED = "check_failed"
 CHECK_TIMED_OUT = "check_timed_out"
 UNCHECKED = frozenset({CHECK_FAILED, CHECK_TIMED_OUT})
 """Outcomes of replies that nothing is known about. They count as neither valid nor right, and are counted."""
+DEALS = 16
+"""Other items that a reply is dealt to, where there are as many: one alone would make chance a matter of luck."""
 
 Record = dict[str, Any]
 """A row of `schemas.REPLIES`."""
@@ -87,6 +92,13 @@ class Cell:
     def longest(self) -> int:
         """Most tokens of a reply."""
         return self.task.longest_thought if self.asking.thought else self.task.max_new_tokens
+
+    @property
+    def old(self) -> InstructionMapping | None:
+        """The training's meanings, where the instruction gives others and these are scored."""
+        trained, variant = self.task.training, self.variant
+        fake = variant.shown.pairs != variant.scored.pairs
+        return None if fake or not trained.pairs or variant.shown.pairs == trained.pairs else trained
 
     def some(self, count: int) -> "Cell":
         """The same with its first items only."""
@@ -150,16 +162,48 @@ def check_context(cell: Cell, questions: Sequence[Question], positions: int | No
 
 def read_reply(cell: Cell, item: Any, reply: str) -> tuple[Any, Score]:
     """The answer in a reply, and what it is worth; whatever goes wrong in a parser or scorer is an outcome."""
-    answer = None
     try:
         answer = cell.task.parser.parse(reply)
-        return answer, NO_ANSWER if answer is None else cell.task.scorer.score(item, cell.variant.scored, answer)
-    except TimeoutError as error:
-        note_failure(cell, error)
-        return answer, Score(valid=False, success=False, outcome=CHECK_TIMED_OUT)
+    except Exception as error:  # noqa: BLE001 - as in `worth`
+        return None, _unchecked(cell, error)
+    return answer, worth(cell, item, answer)
+
+
+def worth(cell: Cell, item: Any, answer: Any, scored: InstructionMapping | None = None) -> Score:
+    """What an answer is worth for an item, by the variant's meanings or by others."""
+    if answer is None:
+        return NO_ANSWER
+    try:
+        return cell.task.scorer.score(item, scored or cell.variant.scored, answer)
     except Exception as error:  # noqa: BLE001 - a user's check may raise anything, and must not end the call
-        note_failure(cell, error)
-        return answer, Score(valid=False, success=False, outcome=CHECK_FAILED)
+        return _unchecked(cell, error)
+
+
+def _unchecked(cell: Cell, error: Exception) -> Score:
+    note_failure(cell, error)
+    outcome = CHECK_TIMED_OUT if isinstance(error, TimeoutError) else CHECK_FAILED
+    return Score(valid=False, success=False, outcome=outcome)
+
+
+def obeys_old(cell: Cell, item: Any, answer: Any, score: Score) -> bool | None:
+    """Whether an answer is valid, or else right, by the training's meanings alone, not by those shown.
+
+    None where that is not asked, or cannot be checked.
+    """
+    if cell.old is None or score.outcome in UNCHECKED:
+        return None
+    old = worth(cell, item, answer, cell.old)
+    return None if old.outcome in UNCHECKED else (old.valid, old.success) > (score.valid, score.success)
+
+
+def chance_of(found: Iterable[bool | None]) -> float | None:
+    """The share of other items that a reply is right for, asked one by one; None once one cannot be checked."""
+    known = []
+    for right in found:
+        if right is None:
+            return None
+        known.append(right)
+    return sum(known) / len(known) if known else None
 
 
 def note_failure(cell: Cell, error: Exception) -> None:
@@ -179,25 +223,24 @@ def failures_of(cell: Cell) -> Counter[str]:
     return cell.failures + Counter(guarded or {})
 
 
-def dealt(keys: Sequence[str], seed: int) -> list[int | None]:
-    """For each item another one of another content, each used once; None where there is no other content.
+def dealt(keys: Sequence[str], seed: int) -> list[list[int]]:
+    """For each item up to `DEALS` others of other contents: all, where there are no more.
 
     Args:
         keys: Content of each item.
-        seed: Of the deal.
+        seed: Of the deals.
 
-    >>> dealt(["a", "b", "a", "c"], 0), dealt(["a", "a"], 0)
-    ([1, 0, 3, 2], [None, None])
+    >>> [sorted(others) for others in dealt(["a", "b", "a", "c"], 0)], dealt(["a", "a"], 0)
+    ([[1, 3], [0, 2, 3], [1, 3], [0, 1, 2]], [[], []])
     """
-    counts = Counter(keys)
     order = sorted(range(len(keys)), key=lambda i: (seed_of(seed, "deal", keys[i]), keys[i], i))
-    # in groups of one content: a step as long as the longest group leaves every group
-    step = max(counts.values(), default=0)
-    partner: list[int | None] = [None] * len(keys)
+    partners: list[list[int]] = [[] for _ in keys]
     for place, index in enumerate(order):
-        other = order[(place + step) % len(order)]
-        partner[index] = other if keys[other] != keys[index] else None
-    return partner
+        others = [other for other in order[place + 1 :] + order[:place] if keys[other] != keys[index]]
+        stride = max(1, len(others) // DEALS)
+        # from another place for each item, so that all are used about as often
+        partners[index] = others[place % stride :: stride][:DEALS]
+    return partners
 
 
 def warn_of_failures(cell: Cell, records: Sequence[Record]) -> None:

@@ -17,9 +17,11 @@ from whatstuck.generalization.cells import (
     UNCHECKED,
     Cell,
     Record,
+    chance_of,
     check_context,
     dealt,
     note_failure,
+    obeys_old,
     read_reply,
     warn_of_failures,
 )
@@ -44,6 +46,7 @@ class _Episode:
     cut: bool = False
     outcome: str = ""
     answers: list[Any] = field(default_factory=list)
+    old: int = 0
 
 
 def play(
@@ -65,8 +68,8 @@ def play(
 
     Returns:
         Rows of `schemas.REPLIES`: prompt of the first turn, reply and outcome of the last one (`right` if it solved the
-        item), the share of valid turns, and whether the item was solved. Chance is whether the same answers would have
-        solved another item.
+        item), the share of valid turns, and whether the item was solved. Chance is the share of other items
+        that the same answers would have solved, `old` that of turns that obey the old instruction alone.
 
     Raises:
         WhatStuckError: If the task has no turns, or a prompt grows beyond the context.
@@ -127,6 +130,7 @@ def _take(cell: Cell, episode: _Episode, reply: Said) -> None:
     episode.turns += 1
     episode.reply, episode.outcome = reply.text, score.outcome
     episode.cut = episode.cut or reply.cut
+    episode.old += bool(obeys_old(cell, episode.item, answer, score))
     if score.outcome in UNCHECKED:  # what the item is now is not known
         episode.over = True
         return
@@ -158,15 +162,15 @@ def _records(cell: Cell, sample: int, episodes: Sequence[_Episode]) -> list[Reco
     partners = dealt(cell.keys, cell.asking.seed)
     records = []
     for index, episode in enumerate(episodes):
-        other, chance = partners[index], None
-        if other is not None and episode.outcome not in UNCHECKED:
-            chance = _solves(cell, cell.items[other], episode.answers)
+        checked = episode.outcome not in UNCHECKED
+        solved = (_solves(cell, cell.items[other], episode.answers) for other in partners[index])
         # an item that was not solved on its last turn was not right, whatever that turn was worth
         outcome = "not_solved" if episode.outcome == "right" and not episode.solved else episode.outcome
         records.append(
             {"item": index, "content": cell.keys[index], "sample": sample, "prompt": cell.questions[index].prompt}
             | {"reply": episode.reply, "valid": episode.valid / episode.turns, "success": episode.solved}
-            | {"outcome": outcome, "chance": chance, "cut": episode.cut}
+            | {"outcome": outcome, "chance": chance_of(solved) if checked else None}
+            | {"old": episode.old / episode.turns if checked and cell.old is not None else None, "cut": episode.cut}
         )
     return records
 

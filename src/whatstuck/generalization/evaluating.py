@@ -1,6 +1,7 @@
 """How a model does on one variant of a task: its replies, and what they are worth."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -9,10 +10,13 @@ from whatstuck.generalization.cells import (
     UNCHECKED,
     Cell,
     Record,
+    chance_of,
     check_context,
     dealt,
+    obeys_old,
     read_reply,
     warn_of_failures,
+    worth,
 )
 from whatstuck.generalization.episodes import play
 from whatstuck.generalization.replying import Replier, Said
@@ -65,14 +69,18 @@ def _records(cell: Cell, sample: int, replies: Sequence[Said]) -> list[Record]:
     for index, (item, key, question, reply) in enumerate(
         zip(cell.items, cell.keys, cell.questions, replies, strict=True)
     ):
-        _, score = read_reply(cell, item, reply.text)
-        other, chance = partners[index], None
-        if other is not None and score.outcome not in UNCHECKED:
-            _, there = read_reply(cell, cell.items[other], reply.text)
-            chance = None if there.outcome in UNCHECKED else there.success
+        answer, score = read_reply(cell, item, reply.text)
+        checked = score.outcome not in UNCHECKED
+        chance = chance_of(_is_right(cell, other, answer) for other in partners[index]) if checked else None
         records.append(
             {"item": index, "content": key, "sample": sample, "prompt": question.prompt, "reply": reply.text}
             | {"valid": float(score.valid), "success": score.success, "outcome": score.outcome, "chance": chance}
-            | {"cut": reply.cut}
+            | {"old": obeys_old(cell, item, answer, score), "cut": reply.cut}
         )
     return records
+
+
+def _is_right(cell: Cell, other: int, answer: Any) -> bool | None:
+    """Whether an answer is right for another item of the cell; None where that cannot be checked."""
+    score = worth(cell, cell.items[other], answer)
+    return None if score.outcome in UNCHECKED else score.success

@@ -12,7 +12,10 @@ REPLIES = pa.schema(
         ("valid", pa.float64()),  # 0 or 1; of an episode, the share of its turns
         ("success", pa.bool_()),
         ("outcome", pa.string()),  # right, no_answer, ... ; check_failed, check_timed_out
-        ("chance", pa.bool_()),  # whether this reply is right for another item of the cell, chosen by the seed
+        ("chance", pa.float64()),  # share of up to 16 other items of the cell that this reply is right for
+        # 0 or 1: valid, or else right, by the training's meanings alone, not by those shown; null where these are the
+        # same, and in Fake; of an episode, the share of its turns
+        ("old", pa.float64()),
         ("cut", pa.bool_()),  # whether it was cut at the longest length; of an episode, in any turn
     ]
 )
@@ -37,7 +40,11 @@ GENERALIZATION = pa.schema(
         ("chance", pa.float64()),  # success of the same replies, dealt to other items
         ("chance_low", pa.float64()),
         ("chance_high", pa.float64()),
+        ("old", pa.float64()),  # replies that obey the old instruction and not the one shown; NaN where none is new
+        ("old_low", pa.float64()),
+        ("old_high", pa.float64()),
         ("no_answer", pa.int64()),  # replies without an answer
+        ("longer", pa.int64()),  # replies that begin with an answer and go on, of tasks that tell this apart
         ("failed", pa.int64()),  # replies whose check raised
         ("timed_out", pa.int64()),  # replies whose check took too long
         ("unsolvable", pa.int64()),  # contents that no item could be made of

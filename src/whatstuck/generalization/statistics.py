@@ -12,7 +12,7 @@ import numpy as np
 
 from whatstuck.dynamics.bootstrap import RowBootstrap
 from whatstuck.generalization.cells import CHECK_FAILED, CHECK_TIMED_OUT, GREEDY
-from whatstuck.generalization.task import NO_ANSWER, Variant
+from whatstuck.generalization.task import LONGER, NO_ANSWER, Variant
 from whatstuck.rows.verdicts.intervals import Share, wilson
 
 _FEW = 40  # contents below which a bootstrap over them is not trusted alone
@@ -74,7 +74,7 @@ def cell_rows(
     """Rows of `schemas.GENERALIZATION` from the replies of a cell: the greedy ones, and those drawn.
 
     Args:
-        records: Rows of `schemas.REPLIES`; those that an older version wrote may lack `cut`.
+        records: Rows of `schemas.REPLIES`; those that an older version wrote may lack `cut` and `old`.
         task: Name of the task.
         arm: Which training.
         variant: What was asked.
@@ -89,8 +89,9 @@ def cell_rows(
         if drawn and not of_kind:
             continue
         keys = [record["content"] for record in of_kind]
-        success, validity, chance = (
-            clustered([record[name] for record in of_kind], keys, seed=seed) for name in ("success", "valid", "chance")
+        success, validity, chance, old = (
+            clustered([record.get(name) for record in of_kind], keys, seed=seed)
+            for name in ("success", "valid", "chance", "old")
         )
         outcomes = [record["outcome"] for record in of_kind]
         cut = [record.get("cut") for record in of_kind]
@@ -100,7 +101,12 @@ def cell_rows(
             | {"success": success.value, "low": success.low, "high": success.high}
             | {"validity": validity.value, "validity_low": validity.low, "validity_high": validity.high}
             | {"chance": chance.value, "chance_low": chance.low, "chance_high": chance.high}
-            | {"no_answer": outcomes.count(NO_ANSWER.outcome), "failed": outcomes.count(CHECK_FAILED)}
+            | {"old": old.value, "old_low": old.low, "old_high": old.high}
+            | {
+                "no_answer": outcomes.count(NO_ANSWER.outcome),
+                "longer": outcomes.count(LONGER),
+                "failed": outcomes.count(CHECK_FAILED),
+            }
             | {"timed_out": outcomes.count(CHECK_TIMED_OUT), "unsolvable": unsolvable}
             | {"cut": None if None in cut else sum(map(bool, cut))}
         )

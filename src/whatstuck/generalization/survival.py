@@ -45,7 +45,8 @@ class Thresholds:
         lost: Share up to which it is lost. The frozen arms of that table keep 0 on most variants.
         wide: Width of an interval from which on it does not tell how much survives, though something does and
             something does not: half of 20 items, or five of six.
-        ignores: Share that Fake must have to show that the old meaning is carried out: most of what the arm can do.
+        ignores: Share that Fake, or replies that obey the old instruction, must have to show that the old meaning is
+            carried out: most of what the arm can do.
             The frozen arms of that table have 0.95 and more, our small models 0.8 and more.
         least_contents: Different contents below which nothing is concluded from a cell: one alone would be worth more
             than a twentieth, and an interval over so few says little of others.
@@ -75,6 +76,8 @@ class Cell:
         above: Success above chance, as a share of what there is above chance, whatever failed checks hid.
         survives: The same, divided by that of the training wording; NaN where the arm cannot do the task.
         state: What that amounts to.
+        old: Replies that obey the old instruction and not the one shown, as a share of the success with the training
+            wording; NaN where no instruction is new, and in Fake.
     """
 
     row: Record
@@ -82,6 +85,7 @@ class Cell:
     above: Share
     survives: Share
     state: State
+    old: Share = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,8 @@ class Arm:
         step: The last step.
         decoding: How the replies were made: greedy where there are such.
         able: `kept` if it can do the task with the training wording, `lost` if it cannot.
-        fake: Whether what the instruction said in the training is carried out (`kept`) or not (`lost`).
+        fake: Whether what the instruction said in the training is carried out (`kept`) or not (`lost`), by Fake.
+        obeys_old: Whether replies under new instructions obey the old one (`kept`) or not (`lost`).
         cells: By variant.
         history: All rows under this decoding, by step.
     """
@@ -101,6 +106,7 @@ class Arm:
     decoding: str
     able: State
     fake: State
+    obeys_old: State
     cells: Mapping[str, Cell]
     history: Sequence[Record]
 
@@ -120,12 +126,23 @@ class Arm:
         followed = self.together("instruction")
         if followed == "lost":
             names: dict[State, Verdict] = {"kept": "frozen", "lost": "loses both"}
-            return names.get(self.fake, "training wording only")
+            return names.get(self.ignores, "training wording only")
         if followed == "kept":
             # no reply to Fake is right by both meanings: an arm with some of it ignores at least that instruction
             with_fake: dict[State, Verdict] = {"kept": "partly", "partly": "partly", "cannot tell": "cannot tell"}
             return with_fake.get(self.fake, "follows instructions")
         return followed
+
+    @property
+    def ignores(self) -> State:
+        """Whether the old meaning is carried out: seen in Fake, or in what replies to new instructions obey.
+
+        An answer that is right by the old meaning need not be there (a hand that was drawn for another one), and then
+        Fake shows nothing; what replies obey shows no success.
+        """
+        either = [state for state in (self.fake, self.obeys_old) if state != "not asked"]
+        order: tuple[State, ...] = ("kept", "partly", "lost", "cannot tell")
+        return next((state for state in order if state in either), "not asked")
 
 
 def beyond_range(variants: Iterable[Mapping[str, Any]]) -> frozenset[str]:
@@ -161,12 +178,13 @@ def look(rows: Sequence[Record], beyond: Collection[str] = ()) -> Arm:
         name = str(row["variant"])
         kind = BEYOND if name in beyond else str(row["kind"])
         cells[name] = _cell(row, kind, training if able == "kept" else UNKNOWN)
-    fakes = [_fake(cell) for cell in cells.values() if cell.kind == "fake"]
-    return Arm(step, decoding, able, _together(fakes), cells, history)
+    fakes = [_ignores(cell, cell.survives) for cell in cells.values() if cell.kind == "fake"]
+    olds = [_ignores(cell, cell.old) for cell in cells.values() if cell.kind == "instruction" and _is_known(cell.old)]
+    return Arm(step, decoding, able, _together(fakes), _together(olds), cells, history)
 
 
 def interval(row: Record, name: str) -> Share:
-    """A share of a row with its interval: `success`, `validity` or `chance`."""
+    """A share of a row with its interval: `success`, `validity`, `chance` or `old`; NaN where the row has none."""
     low, high = ("low", "high") if name == "success" else (f"{name}_low", f"{name}_high")
     return Share(*(_number(row.get(column)) for column in (name, low, high)))
 
@@ -221,7 +239,8 @@ def _cell(row: Record, kind: str, training: Share) -> Cell:
     if kind == "training":
         return Cell(row, kind, above, UNKNOWN, _able(row))
     survives = quotient(above, training)
-    return Cell(row, kind, above, survives, "cannot tell" if _too_few(row) else _state(survives))
+    state: State = "cannot tell" if _too_few(row) else _state(survives)
+    return Cell(row, kind, above, survives, state, quotient(interval(row, "old"), training))
 
 
 def quotient(one: Share, other: Share) -> Share:
@@ -245,15 +264,19 @@ def _part(survives: Share, most: float) -> State:
     return "partly" if survives.low > 0 and survives.high < most and narrow else "cannot tell"
 
 
-def _fake(cell: Cell) -> State:
-    survives = cell.survives
+def _ignores(cell: Cell, share: Share) -> State:
+    """Whether so large a share carries out the old meaning that the new instruction is ignored."""
     if _too_few(cell.row):
         return "cannot tell"
-    if survives.low >= THRESHOLDS.ignores:
+    if share.low >= THRESHOLDS.ignores:
         return "kept"
-    if survives.high <= THRESHOLDS.lost:
+    if share.high <= THRESHOLDS.lost:
         return "lost"
-    return _part(survives, THRESHOLDS.ignores)
+    return _part(share, THRESHOLDS.ignores)
+
+
+def _is_known(share: Share) -> bool:
+    return not math.isnan(share.value)
 
 
 def _together(states: Iterable[State]) -> State:

@@ -87,6 +87,8 @@ class Score:
 
 
 NO_ANSWER = Score(valid=False, success=False, outcome="no_answer")
+LONGER = "longer"
+"""Outcome of a reply that begins with an answer and goes on, where the whole reply should be one."""
 
 
 class Scorer(Protocol[Item_contra, Answer_contra]):

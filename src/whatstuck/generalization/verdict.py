@@ -31,12 +31,14 @@ def judge(rows: Sequence[Record], *, beyond: Collection[str] = ()) -> dict[str, 
         - `step`, `decoding`: what it was judged by;
         - `verdict`: `follows instructions`; `frozen` (the training wording only, and the old meaning is carried out
           under a new instruction), `loses both` (neither the new nor the old meaning), `training wording only`
-          (Fake does not tell which); `partly`; `cannot do the task`; `cannot tell`; `not asked`;
-        - `fake`, `wording`, `transfer`, `beyond`: whether the old meaning is carried out, whether other wordings are
-          followed, whether harder cases are solved under the training's meanings, whether meanings beyond the range
-          of the training are followed: `yes`, `partly`, `no`, `cannot tell`, `not asked`;
+          (neither Fake nor what replies obey tells which); `partly`; `cannot do the task`; `cannot tell`; `not asked`;
+        - `fake`, `old`, `wording`, `transfer`, `beyond`: whether the old meaning is carried out in Fake, whether
+          replies to new instructions obey the old one instead, whether other wordings are followed, whether harder
+          cases are solved under the training's meanings, whether meanings beyond the range of the training are
+          followed: `yes`, `partly`, `no`, `cannot tell`, `not asked`;
         - `numbers`: by variant, `kind` (that of the row, or `beyond`), `state`, `success`, `above_chance`, `survives`
-          (its quotient to the training wording), `validity`, `chance` (each [value, low, high]), `items`, `contents`;
+          (its quotient to the training wording), `validity`, `chance`, `old` (each [value, low, high]), `items`,
+          `contents`;
         - `sentences`: the same in words.
 
         Besides `sentences` of all arms, `caveats` (why not to read too much into it) and `thresholds`.
@@ -67,6 +69,7 @@ def _entry(arm: Arm, said: Sequence[str]) -> dict[str, Any]:
         "decoding": arm.decoding,
         "verdict": arm.verdict,
         "fake": _yes_or_no(arm.fake),
+        "old": _yes_or_no(arm.obeys_old),
         "wording": _yes_or_no(arm.together("wording")),
         "transfer": _yes_or_no(arm.together("harder")),
         "beyond": _yes_or_no(arm.together(BEYOND)),
@@ -89,6 +92,7 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         "survives": _listed(cell.survives),
         "validity": _listed(interval(row, "validity")),
         "chance": _listed(interval(row, "chance")),
+        "old": _listed(interval(row, "old")),
         "items": row["items"],
         "contents": row["contents"],
     }

@@ -9,6 +9,7 @@ from whatstuck.rows.verdicts.intervals import Share
 _HIGH_CHANCE = 0.05  # from here on, what is right by chance is mentioned
 _NOTHING = 0.05  # validity that never reaches this may never have been there
 _MANY_CUT = 0.05  # share of a variant's replies from which on it is said that they were cut
+_MANY_LONGER = 0.05  # the same of replies that begin with an answer and go on
 _MOST_NAMED = 6  # variants that are named one by one
 _ASKED = {"instruction": "other instructions", "wording": "other wordings", "harder": "harder cases"}
 _MEANS: Mapping[str, str] = {
@@ -82,16 +83,19 @@ def _instructions(arm: Arm) -> list[str]:
     if not asked:
         return []
     said = [f"{_MEANS[arm.verdict]}. Right replies: {_each(asked)}."]
+    old = {name: interval(cell.row, "old") for name, cell in asked.items()}
+    if arm.obeys_old != "not asked":
+        said.append(f"Replies that obey the old instruction and not the new one: {_spread(old)}.")
     fakes = arm.of("fake")
     if fakes:
+        said.append(f"Scored by the old meaning under a new instruction, right replies are: {_each(fakes)}.")
+    if arm.ignores != "not asked":
         meaning = {
             "kept": "it carries out what the instruction said in the training",
             "lost": "it does not carry out what the instruction said in the training",
             "partly": "it sometimes carries out what the instruction said in the training",
-        }.get(arm.fake, "it cannot be told whether it carries out what the instruction said in the training")
-        said.append(
-            f"Scored by the old meaning under a new instruction, right replies are: {_each(fakes)}. So {meaning}."
-        )
+        }.get(arm.ignores, "it cannot be told whether it carries out what the instruction said in the training")
+        said[-1] += f" So {meaning}."
     return said
 
 
@@ -142,13 +146,14 @@ def _validity(arm: Arm) -> list[str]:
     said = []
     if begun:
         shares = {name: interval(row, "validity") for name, row in begun.items()}
+        went_on = max(_count(row, "longer") / max(1, _count(row, "items")) for row in begun.values())
         never = arm.step > 0 and all(
             interval(row, "validity").value < _NOTHING for row in arm.history if row["variant"] in shares
         )
-        said.append(
-            f"Before the training (step 0) valid replies were: {_spread(shares)}"
-            + (", and it never became more: what is missing may never have been there." if never else ".")
-        )
+        ends = ", and it never became more: what is missing may never have been there." if never else "."
+        if went_on >= _MANY_LONGER:  # an answer was there, only not alone
+            ends = f"; but up to {_percent(went_on)} % of the replies to a variant began with an answer and went on."
+        said.append(f"Before the training (step 0) valid replies were: {_spread(shares)}{ends}")
     said += _peaks(arm, asked)
     return said
 
@@ -180,7 +185,7 @@ def _not_asked(arm: Arm) -> list[str]:
     """What is missing for a whole verdict."""
     kinds = {cell.kind for cell in arm.cells.values()}
     missing = [words for kind, words in _ASKED.items() if kind not in kinds]
-    if "instruction" in kinds and "fake" not in kinds:
+    if "instruction" in kinds and arm.ignores == "not asked":
         missing.append("Fake, which tells whether an instruction is ignored")
     said = [f"Not asked: {_joined(missing)}."] if missing else []
     gone = sorted({str(row["variant"]) for row in arm.history} - set(arm.cells))
@@ -189,34 +194,37 @@ def _not_asked(arm: Arm) -> list[str]:
 
 def _failures(arm: Arm) -> list[str]:
     rows = [cell.row for cell in arm.cells.values()]
+    asked = [cell.row for cell in arm.cells.values() if cell.kind != "fake"] or rows  # Fake asks the same once more
     said = []
     counts = (
-        ("no_answer", "hold no answer"),
+        ("no_answer", "had no answer"),
+        ("longer", "began with an answer and went on"),
         ("failed", "made the check fail"),
         ("timed_out", "ran out of the check's time"),
     )
-    parts = [f"{_sum(rows, name):,} {words}" for name, words in counts if _sum(rows, name)]
+    parts = [f"{_sum(asked, name):,} {words}" for name, words in counts if _sum(asked, name)]
     if parts:
-        unknown = _sum(rows, "failed") + _sum(rows, "timed_out")
+        unknown = _sum(asked, "failed") + _sum(asked, "timed_out")
         either = ", but the verdict allows for those to be right that could not be checked" if unknown else ""
+        total = _sum(asked, "items")
         said.append(
-            f"Of {_sum(rows, 'items'):,} replies at step {arm.step}, {_joined(parts)}; they count as wrong{either}."
+            f"Of {total:,} {'reply' if total == 1 else 'replies'} at step {arm.step}, {_joined(parts)}: counted as "
+            f"wrong{either}."
         )
     # variants are made of the same contents: the counts must not be added
-    without = {str(row["variant"]): count for row in rows if (count := int(row.get("unsolvable") or 0))}
+    without = {str(row["variant"]): count for row in rows if (count := _count(row, "unsolvable"))}
     if without:
         name = max(without, key=lambda name: without[name])
         most = ", the most of any variant" if len(without) > 1 else ""
-        said.append(
-            f"{without[name]:,} contents were passed over for {name}{most}, since no item could be made of them."
-        )
+        contents = "1 content was" if without[name] == 1 else f"{without[name]:,} contents were"
+        said.append(f"{contents} passed over for {name}{most}, since no item could be made of them.")
     return said
 
 
 def _cut(arm: Arm) -> list[str]:
     """Variants of which many replies are not whole."""
-    rows = {name: cell.row for name, cell in arm.cells.items() if int(cell.row.get("items") or 0)}
-    shares = {name: int(row.get("cut") or 0) / int(row["items"]) for name, row in rows.items()}
+    rows = {name: cell.row for name, cell in arm.cells.items() if _count(cell.row, "items")}
+    shares = {name: _count(row, "cut") / _count(row, "items") for name, row in rows.items()}
     many = {name: share for name, share in shares.items() if share >= _MANY_CUT}
     if not many:
         return []
@@ -224,7 +232,7 @@ def _cut(arm: Arm) -> list[str]:
         which = _joined([f"{_percent(share)} % of {name}" for name, share in many.items()])
     else:
         which = f"up to {_percent(max(many.values()))} % of {len(many)} variants"
-    seen = "An answer that would come later is not seen: raise the task's max_new_tokens."
+    seen = "An answer that would come later is not seen: raise --max-new-tokens."
     return [f"Many replies at step {arm.step} were cut at the longest length: {which}. {seen}"]
 
 
@@ -279,8 +287,12 @@ def _joined(words: Sequence[str]) -> str:
 
 
 def _contents(cell: Cell) -> int:
-    return int(cell.row.get("contents") or 0)
+    return _count(cell.row, "contents")
+
+
+def _count(row: Record, name: str) -> int:
+    return int(row.get(name) or 0)
 
 
 def _sum(rows: Sequence[Record], name: str) -> int:
-    return sum(int(row.get(name) or 0) for row in rows)
+    return sum(_count(row, name) for row in rows)
