@@ -164,7 +164,7 @@ def test_another_arm_stands_beside_the_first_and_borrows_the_base(
     ask(tiny_base, tiny_full_run / "checkpoint-32", copied, arm="full")
     assert asked == [(32, name) for name in NAMES]
     rows = records(copied)
-    assert rows[: len(before)] == before
+    assert repr(rows[: len(before)]) == repr(before)  # NaN where nothing is known, which equals nothing
     assert [(row["arm"], row["step"]) for row in rows[len(before) :]] == [("full", s) for s in (0, 32) for _ in NAMES]
     assert list(section(copied)["arms"]) == ["sft", "full"]
     assert list(section(copied)["verdict"]["arms"]) == ["sft", "full"]
@@ -459,3 +459,22 @@ def test_a_plan_counts_draws_too(tiny_base: Path, tmp_path: Path) -> None:
     assert planned["replies"] == 48
     assert planned["unsolvable"]["ID"] > 0
     assert planned["longest_reply"] == 4
+    assert planned["memory_gb"] > 0
+
+
+def test_a_plan_leaves_out_what_is_there_and_says_it_in_words(tiny_base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    generalize(settings_of(tiny_base, out, variants=["ID"]))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    whole = settings_of(tiny_base, out, variants=["ID", "Fake"], arm="another")
+    planned = plan(whole)  # the untouched model was asked in the other arm
+    assert (planned["replies"], planned["replies_there"]) == (48, 24)
+    assert planned["seconds"] > 0
+    assert plan(settings_of(tiny_base, out, variants=["ID"]))["seconds"] == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    flags = ["generalize", "--model", str(tiny_base), "--task", "feelings", "--out", str(out), "--items", "24"]
+    said = CliRunner().invoke(app, [*flags, "--variants", "ID,Fake", "--device", "cpu", "--dry-run"])
+    assert said.exit_code == 0, said.output
+    assert "variants: ID, Fake\n" in said.stdout
+    assert "warnings: none\n" in said.stdout
+    assert "[" not in said.stdout

@@ -96,7 +96,16 @@ def say(result: dict[str, Any], *, json_line: bool) -> None:
         typer.echo(json.dumps(result))
     else:
         for name, value in result.items():
-            typer.echo(f"{name.replace('_', ' ')}: {value}")
+            typer.echo(f"{name.replace('_', ' ')}: {_in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    """A value as people write it, not as Python does."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_in_words(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value)) or "none"
+    return {"True": "yes", "False": "no", "None": "not known"}.get(str(value), str(value))
 
 
 def say_verdict(run: Any, *, json_line: bool) -> None:

@@ -71,7 +71,8 @@ class Generalizing:
         with self._run.writing():
             if (self._run.manifest().get("generalize") or {}) != material.before:
                 raise WhatStuckError(f"{self._run.path} was changed by another process: run the same command again")
-            missing = self._missing()
+            self._borrow()
+            missing = self.missing()
             for variant in {variant.name: variant for _, variant in missing}.values():
                 material.cell(variant)  # what cannot be asked is said before anything is
             self._save(start)
@@ -86,15 +87,18 @@ class Generalizing:
 
     # --- parts
 
-    def _missing(self) -> list[tuple[Checkpoint, Variant]]:
-        """What this call names and the run does not hold, by checkpoint."""
+    def missing(self) -> list[tuple[Checkpoint, Variant]]:
+        """What this call names and no arm of the run holds, by checkpoint."""
+        return [pair for pair in self._wanted() if self._lender(*pair) is None]
+
+    def _wanted(self) -> list[tuple[Checkpoint, Variant]]:
+        """What this call names and this arm does not hold, by checkpoint."""
         return [
             (checkpoint, variant)
             for checkpoint in self.material.checkpoints
             if checkpoint.step in self.material.named
             for variant in self.material.variants
             if not self._holds(self._part(self.settings.arm, checkpoint.step, variant.name), checkpoint, variant)
-            and not self._borrowed(checkpoint, variant)
         ]
 
     def _holds(self, path: Path, checkpoint: Checkpoint, variant: Variant) -> bool:
@@ -105,15 +109,18 @@ class Generalizing:
         same = about.get("identity") == self.material.identity(checkpoint, variant)
         return same and bool(about["wanted"] >= self.settings.items)
 
-    def _borrowed(self, checkpoint: Checkpoint, variant: Variant) -> bool:
-        """Whether another arm has asked the same model the same, mostly the untouched one; then its part is copied."""
-        for arm in self.material.before.get("arms", {}):
-            path = self._part(arm, checkpoint.step, variant.name)
-            if self._holds(path, checkpoint, variant):
-                table = read_table(path)
+    def _lender(self, checkpoint: Checkpoint, variant: Variant) -> Path | None:
+        """The part of another arm that has asked the same model the same, mostly the untouched one."""
+        paths = (self._part(arm, checkpoint.step, variant.name) for arm in self.material.before.get("arms", {}))
+        return next((path for path in paths if self._holds(path, checkpoint, variant)), None)
+
+    def _borrow(self) -> None:
+        """Copy what other arms hold."""
+        for checkpoint, variant in self._wanted():
+            lender = self._lender(checkpoint, variant)
+            if lender is not None:
+                table = read_table(lender)
                 write_table(self._part(self.settings.arm, checkpoint.step, variant.name), table, table_metadata(table))
-                return True
-        return False
 
     def _part(self, arm: str, step: int, variant: str) -> Path:
         return self.material.part(arm, step, variant)

@@ -13,7 +13,7 @@ from whatstuck.models.checkpoints import (
     trainer_metrics,
 )
 from whatstuck.models.context import padding_token, positions_in, positions_of
-from whatstuck.models.devices import usable_device
+from whatstuck.models.devices import peak_memory, usable_device
 from whatstuck.models.loaded import CheckpointedModel, default_mask_token, load_model, load_tokenizer, mask_token
 from whatstuck.models.resolving import resolve_model
 
@@ -31,6 +31,7 @@ __all__ = [
     "logged_metrics",
     "mask_token",
     "padding_token",
+    "peak_memory",
     "positions_in",
     "positions_of",
     "resolve_model",

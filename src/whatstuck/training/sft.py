@@ -6,9 +6,7 @@ and refuses when settings, rows or model are not the ones it was begun with.
 
 import logging
 import os
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,7 @@ from whatstuck.dynamics.summarizing import finish
 from whatstuck.errors import WhatStuckError
 from whatstuck.live import WhatStuckCallback
 from whatstuck.live.schedule import dense_steps
-from whatstuck.models import fingerprint, load_model, load_tokenizer, positions_of, resolve_model
+from whatstuck.models import fingerprint, load_model, load_tokenizer, peak_memory, positions_of, resolve_model
 from whatstuck.runs import Json, RunFolder, changed_values, file_hash, versions, write_json
 from whatstuck.training import _saving, _trainer
 from whatstuck.training._data import Prepared, prepare
@@ -252,7 +250,4 @@ def _measure(trainer: Any, rows: Prepared, size: int) -> tuple[float, float, flo
     with torch.no_grad(), trainer.compute_loss_context_manager():
         trainer.compute_loss(model, dict(batch)).item()
     evaluation = (time.monotonic() - start) / len(sample)
-    if model.device.type == "cuda":
-        return seconds[-1], evaluation, float(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return seconds[-1], evaluation, float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return seconds[-1], evaluation, peak_memory(model.device)
