@@ -17,6 +17,7 @@ import torch
 from whatstuck.files import whole
 from whatstuck.generalization.cells import Asking, Cell, make_cell
 from whatstuck.generalization.evaluating import evaluate
+from whatstuck.generalization.schemas import GENERALIZATION
 from whatstuck.generalization.statistics import cell_rows
 from whatstuck.generalization.task import Task
 from whatstuck.models import CheckpointedModel, find_checkpoints, fingerprint, load_tokenizer, usable_device
@@ -59,6 +60,7 @@ def evaluate_arm(
     cells = [make_cell(task, variant, asking, tokenizer) for variant in task.variants]
     identity = {
         "items": [ITEMS, CURVE_ITEMS],
+        "columns": GENERALIZATION.names,
         "asked": hashlib.sha256(
             repr([(cell.questions, cell.items, cell.longest) for cell in cells]).encode()
         ).hexdigest(),

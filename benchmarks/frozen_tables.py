@@ -8,6 +8,7 @@ its part. Nothing is chosen here: the last step is shown, and the curve beside i
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,21 @@ def of_cells(rows: Sequence[Row], variant: str, column: str, *, last: bool) -> l
 
 
 def print_arms(rows: Sequence[Row], keys: Sequence[tuple[str, Sequence[Row]]]) -> None:
-    """Success and validity at the last step."""
+    """Success, validity, and replies that obey the old instruction instead, at the last step."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
-    for column in ("success", "validity"):
+    new = [row["variant"] for row in rows if not math.isnan(row["old"])]
+    for column, name_of, shown in (
+        ("success", "success", variants),
+        ("validity", "validity", variants),
+        ("old", "replies that obey the old instruction", [variant for variant in variants if variant in new]),
+    ):
         lines = [
             [name, str(len({row["seed"] for row in some}))]
-            + [spread(of_cells(some, variant, column, last=True)) for variant in variants]
+            + [spread(of_cells(some, variant, column, last=True)) for variant in shown]
             for name, some in keys
         ]
-        print(f"\n{column} at the last step\n")
-        print(table(["arm", "seeds", *variants], lines))
+        print(f"\n{name_of} at the last step\n")
+        print(table(["arm", "seeds", *shown], lines))
     first = [[name, *(spread(of_cells(some, v, "validity", last=False)) for v in variants)] for name, some in keys]
     print("\nvalidity before the training\n")
     print(table(["arm", *variants], first))
@@ -140,6 +146,7 @@ def print_interactions(folder: Path) -> None:
     head = [
         "arm",
         "prompt",
+        "masked by",
         "step",
         "log-odds",
         "masking the value",
@@ -157,6 +164,7 @@ def print_interactions(folder: Path) -> None:
                         [
                             file.stem,
                             cell["variant"],
+                            f"`{cell['mask']}`",
                             step,
                             f"{cell['log_odds']:.1f}",
                             interval(cell["effect_of_own"], 1),
