@@ -55,7 +55,7 @@ def test_alone_it_has_its_page_and_the_verdict_comes_first(folder: Path, page: s
     assert reader.count("h1") == 1
     assert "tiny-base" in reader.text
     assert "arXiv 2510.00237" in reader.text
-    assert "from 80 % of the success with the training wording on, lost up to 20 %" in reader.text
+    assert "from 80 % of the success with the training wording on, and is lost up to 20 %" in reader.text
     assert "2605.17967" not in reader.text
     assert ".stuck" not in page  # nor the style of rows
     assert write_report(folder).stat().st_size < 300_000
@@ -124,8 +124,8 @@ def test_numbers_of_the_table_are_those_of_the_last_step(folder: Path) -> None:
     (harder,) = (group for group in built(folder)["groups"] if group["title"] == "Harder cases")
     (line,) = harder["lines"]
     assert line["name"] == "Five"
-    assert line["cells"][1]["value"] == f"{100 * row['success']:.0f} %"
-    assert line["cells"][1]["around"] == f"{100 * row['low']:.0f} to {100 * row['high']:.0f}"
+    assert line["cells"][1]["right"]["value"] == f"{100 * row['success']:.0f} %"
+    assert line["cells"][1]["right"]["around"] == f"{100 * row['low']:.0f} to {100 * row['high']:.0f}"
 
 
 def test_chance_is_shown_where_it_is_high(tmp_path: Path) -> None:
@@ -154,12 +154,12 @@ def test_there_is_a_figure_per_variant_with_both_curves(page: str, tmp_path: Pat
 def test_replies_are_shown_right_and_wrong(folder: Path) -> None:
     shown = built(folder)["examples"]
     assert {variant["name"] for variant in shown} == set(KINDS)
-    replies = [reply for variant in shown for _, replies in variant["asked"] for reply in replies]
+    replies = [reply for variant in shown for asked in variant["asked"] for reply in asked["replies"]]
     assert {reply["outcome"] for reply in replies} == {"right", "wrong: wrong numbers"}
     assert {reply["arm"] for reply in replies} == {"frozen", "random"}
     (fake,) = (variant for variant in shown if variant["fake"])
-    assert sum(len(replies) for _, replies in fake["asked"]) == 3  # frozen both, random only wrong ones
-    prompts = [prompt for prompt, _ in fake["asked"]]
+    assert sum(len(asked["replies"]) for asked in fake["asked"]) == 3  # frozen both, random only wrong ones
+    prompts = [asked["whole"] for asked in fake["asked"]]
     assert len(prompts) == len(set(prompts)) == 2  # a prompt stands once, with the replies of all arms
 
 
@@ -180,8 +180,8 @@ def test_how_it_was_asked_is_said_without_folders(tmp_path: Path) -> None:
     assert "Items per cell 300 items" in text
     assert "Different contents per cell 235 contents" in text
     assert "Contents passed over, since no item could be made of them: Mixed 17." in text
-    assert "Replies without an answer: 56 of 29,400" in text
-    assert "Replies that were cut at the longest length: 630 of 29,400" in text
+    assert "Replies without an answer: 56 of 29,400 in this run; each is taken as wrong." in text
+    assert "Replies that were cut at the longest length: 630 of 29,400 in this run." in text
     assert "15 % of Five" in text
     assert "checkpoint-20 holds no tokenizer" in text
 
@@ -207,7 +207,9 @@ def test_what_failed_checks_said_is_shown_with_texts_only(tmp_path: Path) -> Non
 def test_a_run_of_an_older_version_is_read(tmp_path: Path) -> None:
     folder = FakeGeneralization(section={"failures": None, "unseen": None}).write(tmp_path / "run")
     for path in (folder / "generalization.parquet", *(folder / "generalization").rglob("*.parquet")):
-        pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["cut"]), path)
+        table = pq.read_table(path, partitioning=None)
+        later = {"cut", "longer", "old", "old_low", "old_high"} & set(table.schema.names)
+        pq.write_table(table.drop_columns(sorted(later)), path)
     text = Reader(make_page(folder)).text
     assert "At the end of the training step 800" in text
     assert "Replies that were cut" not in text
@@ -218,31 +220,6 @@ def test_uniform_mappings_are_not_overread(tmp_path: Path) -> None:
     said = "Every new instruction gives all names one and the same meaning."
     assert said in Reader(make_page(FakeGeneralization(kinds=uniform).write(tmp_path / "uniform"))).text
     assert said not in Reader(make_page(FakeGeneralization().write(tmp_path / "mixed"))).text
-
-
-@pytest.mark.parametrize(
-    ("made", "headline"),
-    [
-        (FakeGeneralization(arms=("frozen",)), "Frozen: it follows the training wording only"),
-        (FakeGeneralization(arms=("random",)), "It follows instructions"),
-        (FakeGeneralization(arms=("thought",)), "It follows other instructions in part"),
-        (FakeGeneralization(arms=("random",), kinds=WORDINGS), "It survives other wording in part"),
-        (
-            FakeGeneralization(arms=("random",), kinds={"ID": "training", "Five": "harder"}),
-            "It transfers to harder cases in part",
-        ),
-        (
-            FakeGeneralization(arms=("frozen",), kinds={"ID": "training", "Regular": "harder"}),
-            "It does not follow meanings beyond the range",
-        ),
-        (FakeGeneralization(arms=("random",), kinds={"ID": "training"}), "It was asked in the training wording only"),
-        (FakeGeneralization(arms=("random",), kinds={"All-5": "instruction"}), "It may or may not follow instructions"),
-        (FakeGeneralization(arms=("random",), steps=(0,)), "It cannot do the task"),
-        (FakeGeneralization(kinds=WORDINGS), "Each of 2 arms survives other wording in part"),
-    ],
-)
-def test_the_headline_is_the_verdict(tmp_path: Path, made: FakeGeneralization, headline: str) -> None:
-    assert Reader(make_page(made.write(tmp_path / "run"))).headings[0] == headline
 
 
 # --- what it must bear
@@ -328,14 +305,6 @@ def test_nothing_from_data_is_markup(tmp_path: Path) -> None:
     page = make_page(folder)
     assert "<script>alert" not in page
     assert Reader(page).text.count("alert('x')") >= 20
-
-
-def test_long_texts_are_cut_and_it_is_said(tmp_path: Path) -> None:
-    folder = FakeGeneralization(replies=dict.fromkeys(KINDS, ("p" * 5000, "r" * 3001))).write(tmp_path / "run")
-    text = Reader(make_page(folder)).text
-    assert "(2,000 more characters)" in text
-    assert "(1 more character)" in text
-    assert "p" * 3001 not in text
 
 
 def _damaged(folder: Path) -> None:

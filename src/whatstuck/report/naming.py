@@ -10,6 +10,7 @@ from typing import Any
 
 _TEXTS = ("instruction",)  # settings that are text of every row
 _PATHS = ("labels", "checker", "judge", "task")  # settings that may be a file, or `file:function`
+_CONVERTED = re.compile(r"(.+)-([0-9a-f]{16})")  # folder of a GGUF file that was converted
 # folders in front of a name; not the slash of a web address, of a closing tag or of "and/or"
 _FOLDERS = re.compile(r"(?<![\w.:/\\<])(?:[A-Za-z]:)?[/\\](?:[^\s/\\<>\"'“”]+[/\\])+")
 
@@ -30,6 +31,16 @@ def without_folders(sentence: str) -> str:
     'checkpoint-5 was trained on base, and/or on https://example.org/base'
     """
     return _FOLDERS.sub("", sentence)
+
+
+def model_parts(name: str) -> tuple[str, str]:
+    """Name of a model, and the hash of its file where it was converted from one: its folder is named by both.
+
+    >>> model_parts("smollm2-Q8_0-0123456789abcdef"), model_parts("base")
+    (('smollm2-Q8_0', '0123456789abcdef'), ('base', ''))
+    """
+    converted = _CONVERTED.fullmatch(name)
+    return (converted[1], converted[2]) if converted else (name, "")
 
 
 def setting_pairs(settings: Mapping[str, Any], *, text: bool) -> list[tuple[str, str]]:

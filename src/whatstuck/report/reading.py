@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from whatstuck.errors import WhatStuckError
 from whatstuck.report.files import read_columns, read_json, read_records
 from whatstuck.report.metrics import Metrics, known, read_metrics
+from whatstuck.report.naming import model_parts
 
 FORMAT_VERSION = 1
 SETS = ("removed", "preserved", "emerged")
@@ -67,8 +68,8 @@ class Run:
 
     @property
     def model(self) -> str:
-        """Name of the model under study."""
-        return str(self.track["model"]["name"])
+        """Name of the model under study, without the hash of a converted file."""
+        return model_parts(str(self.track["model"]["name"]))[0]
 
     @property
     def before(self) -> int:

@@ -12,13 +12,15 @@ from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.schemas import GENERALIZATION
 from whatstuck.generalization.survival import BEYOND, THRESHOLDS, beyond_range
 from whatstuck.generalization.verdict import judge
+from whatstuck.report.chat_message import chat_ends, message_in
 from whatstuck.report.files import read_records
 from whatstuck.report.metrics import Stat, known
+from whatstuck.report.naming import model_parts
 from whatstuck.report.reading import whole_number
 
 TABLE = "generalization.parquet"
 GREEDY = "greedy"
-_LATER = {"cut"}  # columns that older runs lack
+_LATER = ("cut", "longer", "old", "old_low", "old_high")  # columns that older runs lack
 _REPLY = ["item", "sample", "prompt", "reply", "success", "outcome"]
 
 
@@ -27,7 +29,8 @@ class Cell:
     """One row of the table: how one arm did on one variant at one step.
 
     Attributes:
-        counts: `items`, `contents`, `no_answer`, `failed`, `timed_out`, `unsolvable`, `cut`.
+        old: Share of replies that obey the old instruction and not the one shown; not known where none is new.
+        counts: `items`, `contents`, `no_answer`, `failed`, `timed_out`, `unsolvable`, `cut`, `longer`.
     """
 
     arm: str
@@ -38,14 +41,19 @@ class Cell:
     success: Stat
     validity: Stat
     chance: Stat
+    old: Stat
     counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One reply: `prompt` as the model saw it, `reply` with the prefill, `outcome` in one word."""
+    """One reply: `prompt` as the model saw it, `reply` with the prefill, `outcome` in one word.
+
+    `message` is what the user says in the prompt, empty where that cannot be told.
+    """
 
     prompt: str
+    message: str
     reply: str
     right: bool
     outcome: str
@@ -83,9 +91,14 @@ class GeneralizationRun:
 
     @property
     def model(self) -> str:
-        """Name of the model under study."""
+        """Name of the model under study, without the hash of a converted file."""
+        return self.model_parts[0]
+
+    @property
+    def model_parts(self) -> tuple[str, str]:
+        """Name of the model, and the hash of its file where it was converted from one: its folder is named by both."""
         model = self.about.get("model")
-        return str(model.get("name") or "") if isinstance(model, dict) else ""
+        return model_parts(str(model.get("name") or "") if isinstance(model, dict) else "")
 
     def variants(self) -> list[Mapping[str, Any]]:
         """What run.json says of each variant, in the order of the task; of one that it lacks, name and kind.
@@ -156,9 +169,10 @@ def _listed_variants(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _cell(record: Mapping[str, Any]) -> Cell:
     def share(name: str, around: str) -> Stat:
-        return Stat(known(record[name]), known(record[f"{around}low"]), known(record[f"{around}high"]))
+        value, low, high = (known(record.get(column)) for column in (name, f"{around}low", f"{around}high"))
+        return Stat(value, low, high)
 
-    counts = ("items", "contents", "no_answer", "failed", "timed_out", "unsolvable", "cut")
+    counts = ("items", "contents", "no_answer", "failed", "timed_out", "unsolvable", "cut", "longer")
     return Cell(
         arm=str(record["arm"]),
         variant=str(record["variant"]),
@@ -168,6 +182,7 @@ def _cell(record: Mapping[str, Any]) -> Cell:
         success=share("success", ""),
         validity=share("validity", "validity_"),
         chance=share("chance", "chance_"),
+        old=share("old", "old_"),
         counts={name: whole_number(record.get(name)) or 0 for name in counts},
     )
 
@@ -175,18 +190,23 @@ def _cell(record: Mapping[str, Any]) -> Cell:
 def _examples(folder: Path, run: GeneralizationRun) -> Iterable[tuple[tuple[str, str], tuple[Example, ...]]]:
     """Replies of the decoding that decides; parts that were left out for sharing give none."""
     decoding = run.decodings[0]
+    plain = (run.about.get("settings") or {}).get("chat_template") == "never"
     for arm in run.arms:
+        parts = {}
         for variant, cell in run.last(arm, decoding).items():
             path = folder / arm / f"step-{cell.step:06d}" / f"{variant}.parquet"
             if path.exists():
-                records = [r for r in read_records(path, _REPLY) if (r["sample"] < 0) == (decoding == GREEDY)]
-                yield (arm, variant), _shown(records)
+                parts[variant] = [r for r in read_records(path, _REPLY) if (r["sample"] < 0) == (decoding == GREEDY)]
+        ends = None if plain else chat_ends({str(r["prompt"]) for records in parts.values() for r in records})
+        for variant, records in parts.items():
+            yield (arm, variant), _shown(records, ends)
 
 
-def _shown(records: Sequence[Mapping[str, Any]]) -> tuple[Example, ...]:
+def _shown(records: Sequence[Mapping[str, Any]], ends: tuple[str, str] | None) -> tuple[Example, ...]:
     """The first right and the first wrong reply."""
     first: dict[bool, Example] = {}
     for record in sorted(records, key=lambda record: (record["item"], record["sample"])):
-        right = bool(record["success"])
-        first.setdefault(right, Example(record["prompt"], record["reply"], right, str(record["outcome"])))
+        right, prompt = bool(record["success"]), str(record["prompt"])
+        example = Example(prompt, message_in(prompt, ends), record["reply"], right, str(record["outcome"]))
+        first.setdefault(right, example)
     return tuple(first[right] for right in (True, False) if right in first)

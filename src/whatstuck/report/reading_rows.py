@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from whatstuck.errors import WhatStuckError
 from whatstuck.report.files import read_columns
 from whatstuck.report.metrics import Stat, known
+from whatstuck.report.naming import model_parts
 from whatstuck.report.reading import whole_number
 from whatstuck.rows.causes.names import NUMERALS
 from whatstuck.rows.schemas import UNLEARNED, VERDICTS
@@ -111,8 +112,8 @@ class RowsRun:
 
     @property
     def model(self) -> str:
-        """Name of the model under study."""
-        return str((self.about.get("model") or {}).get("name") or "")
+        """Name of the model under study, without the hash of a converted file."""
+        return model_parts(str((self.about.get("model") or {}).get("name") or ""))[0]
 
 
 def rows_finished(manifest: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whatstuck.generalization.survival import BEYOND
+from whatstuck.report.metrics import Stat
 from whatstuck.report.reading_generalization import Cell, GeneralizationRun
 from whatstuck.report.words import measured
 
@@ -21,6 +22,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
         "A new instruction is shown and the old meaning scored: success here means that the instruction is ignored.",
     ),
 }
+_NEW = ("instruction", BEYOND)
 _UNSEEN = "As in the training, on contents that the task keeps out of its training rows."
 SMALL = 0.05  # chance that needs no mention
 
@@ -48,8 +50,10 @@ def variant_table(
         name = str(variant["name"])
         cells = [last[arm].get(name) for arm in run.arms]
         if any(cells):
-            line = {"name": name, "asked": _asked(variant, usual, text=text), "cells": [_shown(cell) for cell in cells]}
-            groups.setdefault(str(variant["kind"]), []).append(line)
+            kind = str(variant["kind"])
+            shown = [{"right": _shown(cell), "old": _old(cell, kind)} for cell in cells]
+            line = {"name": name, "asked": _asked(variant, usual, text=text), "cells": shown}
+            groups.setdefault(kind, []).append(line)
     return [_group(kind, lines, unseen=run.about.get("unseen") is True) for kind, lines in groups.items()]
 
 
@@ -64,8 +68,24 @@ def _shown(cell: Cell | None) -> dict[str, str]:
     more = [f"valid {measured(cell.validity, share=True)}"] if cell.validity.value is not None else []
     if cell.chance.value is not None and cell.chance.value >= SMALL:
         more.append(f"by chance {measured(cell.chance, share=True)}")
-    value, _, around = measured(cell.success, share=True).partition(" (")
-    return {"value": value, "around": around.removesuffix(")"), "more": "; ".join(more)}
+    return {**_split(cell.success), "more": "; ".join(more)}
+
+
+def has_old(run: GeneralizationRun) -> bool:
+    """Whether it is known of any variant how often the old instruction is obeyed."""
+    return any(cell.old.value is not None for arm in run.arms for cell in run.last(arm, run.decodings[0]).values())
+
+
+def _old(cell: Cell | None, kind: str) -> dict[str, str] | None:
+    """Where an instruction is new and the old meaning is not what is scored, it is asked for; elsewhere it is empty."""
+    if cell is None or (cell.old.value is None and kind not in _NEW):
+        return None
+    return _split(cell.old)
+
+
+def _split(stat: Stat) -> dict[str, str]:
+    value, _, around = measured(stat, share=True).partition(" (")
+    return {"value": value, "around": around.removesuffix(")"), "more": ""}
 
 
 def _asked(variant: Mapping[str, Any], usual: Mapping[str, Any], *, text: bool) -> list[str]:
@@ -90,4 +110,7 @@ def mapping_pairs(mapping: Any) -> list[tuple[str, str]]:
 
 
 def _mapping(pairs: Sequence[tuple[str, str]]) -> str:
+    """Names with their meanings; where all mean themselves, the words alone."""
+    if all(name == meaning for name, meaning in pairs):
+        return ", ".join(name for name, _ in pairs)
     return ", ".join(f"{name} = {meaning}" for name, meaning in pairs)

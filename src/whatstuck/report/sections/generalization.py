@@ -7,49 +7,30 @@ below. Fake comes last, as its meaning is the reverse: success there is what one
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from whatstuck.report.example_replies import example_replies
 from whatstuck.report.metrics import known
 from whatstuck.report.naming import last_part, setting_pairs, without_folders
 from whatstuck.report.reading import whole_number
-from whatstuck.report.reading_generalization import Example, GeneralizationRun
+from whatstuck.report.reading_generalization import GeneralizationRun
 from whatstuck.report.sections.trust import coarse
 from whatstuck.report.survival_figures import COLOURS, chance_band, colour_of, survival_figures
-from whatstuck.report.variant_table import KINDS, mapping_pairs, rank, variant_table
+from whatstuck.report.survival_words import headline, verdict_of
+from whatstuck.report.variant_table import has_old, mapping_pairs, rank, variant_table
 from whatstuck.report.words import counted, listed, number, percent
 
-SAYS: Mapping[str, str] = {
-    "follows instructions": "follows instructions",
-    "frozen": "follows the training wording only",
-    "loses both": "does the task under the training wording only",
-    "training wording only": "follows the training wording only",
-    "partly": "follows other instructions in part",
-    "cannot do the task": "cannot do the task",
-    "cannot tell": "may or may not follow instructions",
-}
-OTHERWISE: Mapping[str, Mapping[str, str]] = {
-    "wording": {
-        "yes": "survives other wording",
-        "partly": "survives other wording in part",
-        "no": "does not survive other wording",
-        "cannot tell": "may or may not survive other wording",
-    },
-    "transfer": {
-        "yes": "transfers to harder cases",
-        "partly": "transfers to harder cases in part",
-        "no": "does not transfer to harder cases",
-        "cannot tell": "may or may not transfer to harder cases",
-    },
-    "beyond": {
-        "yes": "follows meanings beyond the range",
-        "partly": "follows meanings beyond the range in part",
-        "no": "does not follow meanings beyond the range",
-        "cannot tell": "may or may not follow meanings beyond the range",
-    },
-}
-"""What a verdict begins with where no instruction was asked."""
-_FINE = ("follows instructions", "yes")
-_UNKNOWN = ("cannot tell", "not asked")
-_NAMED = 3  # arms that a headline names
-_LONGEST = 3000  # characters of a prompt or a reply that are shown
+_DIGITS = 12  # of a hash
+_WRONG = "; each is taken as wrong"
+_LONGER = (
+    ". They count as no answer of the task's form; where they are many, ask for the answer alone in the prompt, or "
+    "take a checker that finds it in a longer reply"
+)
+_COUNTED = (
+    ("no_answer", "Replies without an answer", _WRONG),
+    ("longer", "Replies that begin with an answer and go on", _LONGER),
+    ("failed", "Checks that failed", _WRONG),
+    ("timed_out", "Checks that took too long", _WRONG),
+    ("cut", "Replies that were cut at the longest length", ""),
+)
 
 
 def build(run: GeneralizationRun, *, text: bool) -> dict[str, Any]:
@@ -59,19 +40,20 @@ def build(run: GeneralizationRun, *, text: bool) -> dict[str, Any]:
     main, *others = run.decodings
     return {
         "task": run.task,
-        "headline": _headline(arms),
+        "headline": headline(run),
         "several": len(arms) > 1,
-        "verdicts": [_verdict(name, arms[name], index) for index, name in enumerate(arms)],
-        "rule": _rule(run.verdict.get("thresholds") or {}),
+        "verdicts": [verdict_of(run, name) | {"style": f"arm{index % COLOURS}"} for index, name in enumerate(arms)],
+        "rule": _rule(run.verdict.get("thresholds") or {}, _shows_ignoring(run, variants)),
         "caveats": _caveats(run, variants, text=text),
         "arms": run.arms,
         "groups": variant_table(run, variants, main, text=text),
+        "old": has_old(run),
         "at": _at(run, main),
         "sampled": [(decoding, variant_table(run, variants, decoding, text=text)) for decoding in others],
         "figures": survival_figures(run, variants, main),
         "banded": any(chance_band(run, str(variant["name"]), main) for variant in variants),
         "key": [(colour_of(run, arm), arm) for arm in run.arms] if len(run.arms) > 1 else [],
-        "examples": _examples(run, variants) if text else [],
+        "examples": example_replies(run, variants) if text else [],
         "hidden": bool(run.examples) and not text,
         "passed_over": _passed_over(run),
         "failures": _failures(run) if text else [],
@@ -83,66 +65,26 @@ def build(run: GeneralizationRun, *, text: bool) -> dict[str, Any]:
 # --- the verdict
 
 
-def _headline(arms: Mapping[str, Any]) -> str:
-    """The verdict of the only arm; of several, which arms have which."""
-    if len(arms) == 1:
-        (arm,) = arms.values()
-        return f"Frozen: it {_says(arm)}" if arm.get("verdict") == "frozen" else f"It {_says(arm)}"
-    groups: dict[str, list[str]] = {}
-    for name, arm in arms.items():
-        groups.setdefault(_says(arm), []).append(name)
-    if len(groups) == 1:
-        return f"Each of {len(arms)} arms {next(iter(groups))}"
-    return "; ".join(f"{_short(names)}: {says}" for says, names in groups.items())
-
-
-def _short(names: Sequence[str]) -> str:
-    return listed(names) if len(names) <= _NAMED else f"{len(names)} arms"
-
-
-def _says(arm: Mapping[str, Any]) -> str:
-    """What comes first in a verdict: instructions; where none was asked, wordings; then harder cases."""
-    verdict = str(arm.get("verdict"))
-    if verdict in SAYS:
-        return SAYS[verdict]
-    for key, ways in OTHERWISE.items():
-        if arm.get(key) in ways:
-            return ways[arm[key]]
-    return "was asked in the training wording only"
-
-
-def _verdict(name: str, arm: Mapping[str, Any], index: int) -> dict[str, Any]:
-    facts = (
-        ("fake", "does what the old instruction said"),
-        ("wording", "survives other wording"),
-        ("transfer", "transfers to harder cases"),
-        ("beyond", "follows meanings beyond the range"),
-    )
-    asked = [str(arm.get(key) or "not asked") for key in ("verdict", *OTHERWISE)]
-    first = next((word for word in asked if word != "not asked"), "not asked")
-    return {
-        "name": name,
-        "style": f"arm{index % COLOURS}",
-        "title": _says(arm),
-        "state": "fine" if first in _FINE else "unknown" if first in _UNKNOWN else "mind",
-        "facts": [(words, str(arm[key])) for key, words in facts if arm.get(key, "not asked") != "not asked"],
-        "sentences": [str(sentence) for sentence in arm.get("sentences") or []],
-    }
-
-
-def _rule(thresholds: Mapping[str, Any]) -> str:
-    """How words follow from numbers."""
+def _rule(thresholds: Mapping[str, Any], by: Sequence[str]) -> str:
+    """How words follow from numbers, as far as it was asked."""
     kept, lost, ignores = (known(thresholds.get(name)) for name in ("kept", "lost", "ignores"))
     if kept is None or lost is None or ignores is None:
         return ""
     least = known(thresholds.get("least_contents"))
     few = f" Nothing is concluded from fewer than {least:.0f} different contents." if least else ""
+    ignored = f"; that an instruction is ignored is shown from {percent(ignores)} on, by {listed(by, last='or')}"
     return (
         "An arm is judged at its last step, never at the one that is best on a variant. What was learned survives in a "
-        f"variant from {percent(kept)} of the success with the training wording on, lost up to {percent(lost)}; Fake "
-        f"shows that an instruction is ignored from {percent(ignores)} on. What is right by chance is taken out first, "
-        f"and the whole interval must lie there: the widest one that those of both shares allow.{few}"
+        f"variant from {percent(kept)} of the success with the training wording on, and is lost up to {percent(lost)}"
+        f"{ignored if by else ''}. What is right by chance is taken out first, and the whole interval must lie there: "
+        f"the widest one that those of both shares allow.{few}"
     )
+
+
+def _shows_ignoring(run: GeneralizationRun, variants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What there is that shows whether an instruction is ignored."""
+    fake = any(variant.get("kind") == "fake" for variant in variants)
+    return ["Fake"] * fake + ["replies that obey the old instruction"] * has_old(run)
 
 
 def _caveats(run: GeneralizationRun, variants: Sequence[Mapping[str, Any]], *, text: bool) -> list[str]:
@@ -170,44 +112,7 @@ def _at(run: GeneralizationRun, decoding: str) -> str:
     return listed(f"step {step} of {arm}" for arm, step in steps.items())
 
 
-# --- replies, and how they were made
-
-
-def _examples(run: GeneralizationRun, variants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By variant, prompts with what the arms replied to them."""
-    shown = []
-    for variant in variants:
-        name = str(variant["name"])
-        prompts: dict[str, list[dict[str, Any]]] = {}
-        for arm in run.arms:
-            for example in run.examples.get((arm, name), ()):
-                prompts.setdefault(example.prompt, []).append(_reply(example, arm if len(run.arms) > 1 else ""))
-        if prompts:
-            shown.append(
-                {
-                    "name": name,
-                    "kind": KINDS.get(str(variant["kind"]), (str(variant["kind"]), ""))[0],
-                    "fake": variant["kind"] == "fake",
-                    "asked": [(_cut(prompt), replies) for prompt, replies in prompts.items()],
-                }
-            )
-    return shown
-
-
-def _reply(example: Example, arm: str) -> dict[str, Any]:
-    outcome = example.outcome.replace("_", " ")
-    word = "right" if example.right else "wrong"
-    return {
-        "arm": arm,
-        "right": example.right,
-        "outcome": word if outcome in ("right", "wrong") else f"{word}: {outcome}",
-        "text": _cut(example.reply) or "(nothing)",
-    }
-
-
-def _cut(text: str) -> str:
-    more = len(text) - _LONGEST
-    return f"{text[:_LONGEST]} … ({counted(more, 'more character')})" if more > 0 else text
+# --- how it was asked
 
 
 def _passed_over(run: GeneralizationRun) -> list[str]:
@@ -219,19 +124,11 @@ def _passed_over(run: GeneralizationRun) -> list[str]:
     skipped = [f"{name} {count:,}" for name, count in unsolvable.items() if count]
     if skipped:
         said.append(f"Contents passed over, since no item could be made of them: {listed(skipped)}.")
-    kinds = (
-        ("no_answer", "Replies without an answer"),
-        ("failed", "Checks that failed"),
-        ("timed_out", "Checks that took too long"),
-    )
     total = sum(cell.counts["items"] for cell in run.cells)
-    for key, words in kinds:
+    for key, words, means in _COUNTED:
         count = sum(cell.counts[key] for cell in run.cells)
         if count:
-            said.append(f"{words}: {count:,} of {total:,}, all steps and arms together. They count as wrong.")
-    cut = sum(cell.counts["cut"] for cell in run.cells)
-    if cut:
-        said.append(f"Replies that were cut at the longest length: {cut:,} of {total:,}, all steps and arms together.")
+            said.append(f"{words}: {count:,} of {total:,} in this run{means}.")
     return said
 
 
@@ -251,10 +148,13 @@ def _made(run: GeneralizationRun, decoding: str) -> list[tuple[str, str]]:
     arms = about.get("arms") or {}
     steps = {arm: sorted({cell.step for cell in run.cells if cell.arm == arm}) for arm in run.arms}
     seconds = about.get("seconds")
+    model, converted = run.model_parts
     pairs = [
         ("Task", last_part(run.task)),
-        ("Model", run.model),
-        *((f"Steps of {arm}", ", ".join(map(str, of_arm))) for arm, of_arm in steps.items()),
+        ("Hash of the task's files", str((about.get("task") or {}).get("identity") or "")[:_DIGITS]),
+        ("Model", model),
+        ("Hash of the model's file", converted[:_DIGITS]),
+        *((f"Step{'s' * (len(of_arm) > 1)} of {arm}", ", ".join(map(str, of_arm))) for arm, of_arm in steps.items()),
         *((f"Replies of {arm}", _replies(arms.get(arm))) for arm in run.arms),
         ("Decoding", listed(run.decodings)),
         ("Items per cell", _span(items, "item")),
