@@ -137,7 +137,9 @@ def test_the_task_of_the_same_file_knows_the_rows_that_were_trained(files: tuple
     test.append({"text": "Film 999.", "label": "pos"})
     (out.parent / "test.jsonl").write_text("\n".join(json.dumps(row) for row in test), encoding="utf-8")
     task_file.write_text(YAML + "data: test.jsonl\ntrain: out.jsonl\n", encoding="utf-8")
-    assert load_task(task_file).notes == ("3 of 4 test rows are in out.jsonl, too, and are left out.",)
+    task = load_task(task_file)
+    assert task.notes == ("3 of 4 test rows are in out.jsonl, too, and are left out.",)
+    assert task.source.unseen  # every row was compared
 
 
 def test_rows_with_drawn_words_are_known_by_their_ids(files: tuple[Path, Path, Path]) -> None:
@@ -160,9 +162,18 @@ def test_rows_with_drawn_words_are_known_by_their_ids(files: tuple[Path, Path, P
     task = load_task(task_file)
     assert task.notes == left_out
     assert [row.texts["text"] for row in task.source.harder["Harder"]] == ["A long new one."]
+    assert task.source.unseen
+    # rows that were added by hand are none of the manifest
+    made = out.read_text(encoding="utf-8")
+    foreign = json.loads(made.splitlines()[0].replace("Film 0.", "Film 998."))
+    out.write_text(made + json.dumps(foreign) + "\n", encoding="utf-8")
+    assert not load_task(task_file).source.unseen
+    out.write_text(made, encoding="utf-8")
     # without the manifest nobody knows what the ids are made of; those that match are still left out
     (out.parent / "out.manifest.json").unlink()
-    unlike, *rest = load_task(task_file).notes
+    task = load_task(task_file)
+    assert not task.source.unseen
+    unlike, *rest = task.notes
     assert rest == list(left_out)
     drawn = sum(". Say " in row.content or "Please" in row.content for row in read_rows(out))
     assert unlike.startswith(f"Of 104 rows of out.jsonl, {drawn} cannot be compared with those of the test")

@@ -307,7 +307,8 @@ def test_a_failing_check_is_counted_in_the_table(tiny_base: Path, tmp_path: Path
 
 def test_failures_of_a_guarded_checker_and_what_was_trained(tiny_base: Path, tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text(
-        "def judge(row, answer):\n    raise LookupError(f\"nothing about {row['gold']}\\nand more\")\n",
+        "def judge(row, answer):\n    if answer == row['gold']:\n        return True\n"
+        "    raise LookupError(f\"nothing about {row['gold']}\\nand more\")\n",
         encoding="utf-8",
     )
     rows = helpers.rows(6, seed=5)
@@ -402,11 +403,11 @@ def test_options_are_read_as_yaml() -> None:
 def test_a_name_that_is_no_file_is_refused(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from whatstuck.generalization import preparing
+    from whatstuck.generalization import choosing
 
     task = toy_task.feelings()
     odd = replace(task, variants=(replace(task.variants[0], name="a/b"),))
-    monkeypatch.setattr(preparing, "make_task", lambda *_, **__: odd)
+    monkeypatch.setattr(choosing, "make_task", lambda *_, **__: odd)
     with pytest.raises(WhatStuckError, match="variant name 'a/b' cannot be a file name"):
         generalize(settings_of(tiny_base, tmp_path / "run"))
 

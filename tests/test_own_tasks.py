@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,11 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whatstuck.datasets import rows_from
 from whatstuck.errors import WhatStuckError
+from whatstuck.generalization.diversify import diversify
 from whatstuck.generalization.drawing import draw_items
 from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.own import load_task
 from whatstuck.generalization.own.checking import guarded
+from whatstuck.generalization.own.settings import TaskFile
 from whatstuck.generalization.own.templates import Template
 from whatstuck.generalization.task import Task
 
@@ -96,11 +100,14 @@ def test_replies_are_scored_by_the_scored_mapping(make: Any) -> None:
     task = make()  # item 0 is `no`
     assert score(task, "training", " No.\nBecause") == (True, True, "right")
     assert score(task, "training", "yes") == (True, False, "wrong")
-    assert score(task, "training", "No, they differ") == (False, False, "other_word")
+    assert score(task, "training", "No, they differ") == (False, False, "longer")
+    assert score(task, "training", "yes they do") == (False, False, "longer")  # whichever answer it is
+    assert score(task, "training", "Nothing differs") == (False, False, "other_word")
+    assert score(task, "training", "They differ: no") == (False, False, "other_word")
     assert score(task, "letters", "No") == (False, False, "other_word")
     assert score(task, "letters", "b") == (True, True, "right")
     assert score(task, "swapped", "Yes") == (True, True, "right")
-    assert task.parser.parse(" \n ") is None
+    assert task.parser.parse(" \n ") is task.parser.parse("") is None
     # Fake shows letters and scores the words of the training
     fake = task.variants[-1]
     assert (fake.shown.name, fake.scored.name) == ("letters", "words")
@@ -214,6 +221,33 @@ def test_rows_in_the_file_itself_and_rows_of_chats(make: Any) -> None:
     assert task.prompts["training"].render(item, task.training) == "Say: Hi"
 
 
+def test_replies_that_go_on_behind_the_answer(make: Any) -> None:
+    """Without words that are valid, the row's own answer is looked for; and a multiple of words is no answer."""
+    texts = "items: [{q: a capital, answer: New York}]\ntemplates: {t: '{q}'}\n"
+    task = make(texts)
+    (row,) = draw_items(task.source, 9, split="test", variant=task.variants[0]).items
+    replies = ("new york.", "New York, of course", "**New York** is", "New Yorkers", "Old York", "It is New York")
+    assert [task.scorer.score(row, task.training, reply).outcome for reply in replies] == [
+        "right",
+        "longer",
+        "longer",
+        "wrong",
+        "wrong",
+        "wrong",
+    ]
+    assert not task.scorer.score(row, task.training, replies[1]).valid
+    by_number = make(texts.replace("New York", "42") + "checker: number\n")
+    assert by_number.scorer.score(row, task.training, "no number").outcome == "no_answer"
+    task = make(
+        BASE.replace("letters: {yes: A, no: B}", "letters: {yes: 是, no: 不是}").replace(
+            "{yes: Yes, no: No}", "{yes: no, no: no one}"
+        )
+    )
+    assert score(task, "letters", "不是的，左右不同")[2] == "longer"  # no spaces end its words
+    assert score(task, "training", "no, not one")[2] == "longer"
+    assert score(task, "training", "no one knows")[2] == "other_word"  # it begins with both
+
+
 def test_a_prefill_is_no_part_of_the_answer(make: Any) -> None:
     task = make(BASE + "prefill: 'Answer:'\nreply: '{answer}, sure'\nchecker: {regex: '(?i)(yes|no)'}\n")
     row = draw_items(task.source, 1, split="test", variant=task.variants[0]).items[0]
@@ -301,12 +335,77 @@ def test_a_function_of_the_users_own(make: Any) -> None:
     }
     assert task.scorer.guard.failures == {
         "ValueError: first line": 1,
-        "TypeError: it returned None, not True or False": 1,
+        "it returned None, not True or False": 1,
         "SystemExit: 3": 1,
         "no answer in 0.3 seconds": 3,
         "the checker ended its process": 1,
     }
     assert score(task, "letters", "B") == (True, True, "right")
+
+
+TRIED = """\
+import os, time
+def right(row, answer): return answer == row["gold"]
+def one(answer): return True
+def nothing(row, answer): answer == row["gold"]
+def words(row, answer): return "yes"
+def strict(row, answer): return answer == "Yes"
+def of_words(row, answer): return answer.lower() == row["label"]
+def third(row, answer): return row["a"] != "left 2"
+def error(row, answer): return {"No": True}[answer]
+def hang(row, answer): time.sleep(60)
+def die(row, answer): os._exit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            "one",
+            r"'No' to rows.jsonl line 1 \(TypeError: one\(\) takes 1 positional argument but 2 were given\): mend it",
+        ),
+        ("nothing", r"'No' to rows.jsonl line 1 \(it returned None, not True or False\): mend it; it is called as"),
+        ("words", r"'No' to rows.jsonl line 1 \(it returned 'yes', not True or False\): mend it"),
+        (
+            "strict",
+            r"'No' to rows.jsonl line 1 \(it returned False\): mend it \(row\['gold'\] is the right answer\), or",
+        ),
+        ("of_words", r"'B' to rows.jsonl line 1 under the mapping 'letters' \(it returned False\)"),
+        ("third", r"'Yes' to rows.jsonl line 3 \(it returned False\)"),
+        ("error", r"'Yes' to rows.jsonl line 2 \(KeyError: 'Yes'\)"),
+        ("hang", r"'No' to rows.jsonl line 1 \(no answer in 0.3 seconds\): mend it, or raise time_limit"),
+        ("die", r"'No' to rows.jsonl line 1 \(the checker ended its process\)"),
+    ],
+)
+def test_a_checker_that_refuses_right_replies_ends_the_call(
+    make: Any, caplog: pytest.LogCaptureFixture, function: str, message: str
+) -> None:
+    text = BASE + f"held_out: [letters, bare]\ntime_limit: 0.3\nchecker: judge.py:{function}\n"
+    with pytest.raises(WhatStuckError, match=rf"mine.yaml: the checker 'judge.py:{function}' .* {message}") as caught:
+        make(text, judge__py=TRIED)
+    assert "\n" not in str(caught.value)
+    assert caplog.records == []  # it is said once
+
+
+def test_a_checker_by_entry_point_is_tried_too(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "site" / "judges-1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: judges\nVersion: 1\n", encoding="utf-8")
+    points = "[whatstuck.checkers]\nstrict = judges:strict\nright = judges:right\n"
+    (about / "entry_points.txt").write_text(points, encoding="utf-8")
+    (tmp_path / "site" / "judges.py").write_text(TRIED, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    with pytest.raises(WhatStuckError, match=r"the checker 'strict' does not take .* line 1 \(it returned False\)"):
+        make(BASE + "checker: strict\n")
+    assert make(BASE + "checker: right\n").notes == (NOTHING_HELD_OUT,)
+
+
+def test_a_pattern_that_hangs_on_a_right_reply_ends_the_call(make: Any) -> None:
+    text = BASE + f"checker: 'regex: ^(?:x+x+)+y|\\w+$'\nreply: '{'x' * 50} {{answer}}'\ntime_limit: 0.2\n"
+    with pytest.raises(WhatStuckError, match=r"to rows.jsonl line 1 \(no answer in 0.2 seconds\): mend it") as caught:
+        make(text)
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.skipif(os.name == "nt", reason="nothing forks there")
@@ -396,6 +495,12 @@ def test_one_worker_checks_many_rows(tmp_path: Path) -> None:
     check.close()
 
 
+def test_a_worker_starts_without_torch() -> None:
+    """It is started again after every check that hangs, and torch takes seconds to import."""
+    code = "import sys, whatstuck.generalization.own.worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_code_of_a_checker_is_part_of_a_task(make: Any) -> None:
     text = BASE + "checker: judge.py:judge\n"
     first, again = make(text, judge__py=CHECKER), make(text, judge__py=CHECKER)
@@ -460,6 +565,14 @@ def test_the_code_of_a_checker_is_part_of_a_task(make: Any) -> None:
         ("answer: label", "answer: label\nharder: {level: 9}", "no row is 'Harder'"),
         ("answer: label", "answer: label\nharder: {depth: 9}", "the column 'depth', which no row has"),
         ("answer: label", "answer: label\nharder: gone.jsonl", "no such file"),
+        ("answer: label", "answer: label\nprefill: 'x '", "yaml: prefill: it ends in white space"),
+        (
+            "letters: {yes: A, no: B}",
+            "letters: [A, B]",
+            r"mappings.letters: it must hold keys and values .got \[.A., .B.\]",
+        ),
+        ("answer: label", "answer: label\nharder: {a: [1]}", "harder.a: it must be text .got"),
+        ("answer: label", "answer: label\ntrain: [a]", "train: it must be text .got"),
         ("  bare:", "  plain:", "'plain' stands twice"),
         ("  bare:", "  letters:", "two things have the name 'letters'"),
         ("  bare:", "  a/b:", "the name 'a/b' cannot be that of a file"),
@@ -513,3 +626,52 @@ def test_a_mapping_is_known_by_its_pairs(make: Any) -> None:
     same = InstructionMapping("words again", task.training.pairs)
     row = draw_items(task.source, 1, split="test", variant=task.variants[0]).items[0]
     assert task.source.pose(row, same, task.training, random.Random(0)) is row
+
+
+def test_a_task_says_whether_it_knows_what_was_trained(make: Any) -> None:
+    trained = "\n".join(json.dumps(row) for row in ROWS[:5])
+    assert not make().source.unseen
+    assert make(BASE + "train: train.jsonl\n", train__jsonl=trained).source.unseen
+    prompt = {"prompt": "Please compare right 3 with left 3. Say B, or A.", "completion": "A"}
+    assert make(BASE + "train: train.jsonl\n", train__jsonl=json.dumps(prompt)).source.unseen
+    other = {"prompt": "Is right 3 like left 3, one or two?", "completion": "one"}
+    text = "\n".join(map(json.dumps, [prompt, other]))
+    assert not make(BASE + "train: train.jsonl\n", train__jsonl=text).source.unseen
+
+
+def test_the_longest_reply_of_a_call_wins(make: Any, tmp_path: Path) -> None:
+    make(BASE + "max_new_tokens: 20\n")
+    assert load_task(tmp_path / "mine.yaml", max_new_tokens=40).max_new_tokens == 40
+
+
+# --- the documentation
+
+
+def blocks(kind: str) -> list[str]:
+    """What stands in code blocks of one kind."""
+    page = (Path(__file__).parents[1] / "docs" / "generalization.md").read_text(encoding="utf-8")
+    found = (block.partition("\n") for block in page.split("```")[1::2])
+    return [text for first, _, text in found if first == kind]
+
+
+def test_the_file_of_the_documentation_is_a_task_with_every_key(tmp_path: Path) -> None:
+    (written,) = blocks("yaml")
+    assert set(re.findall(r"^(\w+):", written, re.MULTILINE)) == set(TaskFile.model_fields) - {"items"}
+    (reviews,) = (block for block in blocks("") if block.startswith('{"text"'))
+    for name, words in (("train", ""), ("test", "Now: "), ("long", "At length: ")):
+        text = reviews.replace('"text": "', f'"text": "{words}')
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    file = tmp_path / "templates.yaml"
+    file.write_text(written, encoding="utf-8")
+    diversify(tmp_path / "train.jsonl", file, tmp_path / "diverse.jsonl")
+    task = load_task(file)
+    assert [variant.name for variant in task.variants] == ["training", "terse", "swapped", "Long", "Fake"]
+    assert task.notes == ()
+    assert task.source.unseen
+    diversify(tmp_path / "train.jsonl", file, tmp_path / "many.jsonl", wordings="many")
+
+
+def test_the_lines_of_the_documentation_are_wordings_of_a_row() -> None:
+    (lines,) = (block for block in blocks("") if block.startswith('{"id"'))
+    rows = [rows_from([json.loads(line)])[0] for line in lines.splitlines()]
+    assert [(row.row_id, row.completion) for row in rows] == [("1", "positive"), ("1", "good"), ("1", "yes")]

@@ -1,5 +1,6 @@
 """The same rows in other wordings: aligned by content, and what cannot be aligned is said."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -45,6 +46,14 @@ def turned(rows: list[tuple[str, str, bool]]) -> list[dict[str, Any]]:
     ]
 
 
+def silent(*names: str) -> str:
+    listed = ", ".join(map(repr, names))
+    return (
+        f"{listed}: the prompts do not say which words to answer with. There an answer in the words of the training is "
+        "right, too."
+    )
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     def file(name: str, rows: list[dict[str, Any]]) -> Path:
@@ -69,7 +78,12 @@ def test_shuffled_and_rearranged_rows_are_found(write: Write) -> None:
         [("training", "training"), ("turned", "wording")],
     )
     assert len(task.source.rows) == 40
-    assert task.notes == ("The wording of the training is 'plain', in set_plain.jsonl.",)
+    first, said = task.notes
+    assert first == (
+        "The wording of the training is 'plain', in set_plain.jsonl: taken because it is the first given; name another "
+        "with --training-wording."
+    )
+    assert said == silent("turned")
     assert [row.key for row in items(task, 0)] == [row.key for row in items(task, 1)]
     words = task.variants[1].scored
     assert dict(words.pairs) == {"Yes": "TRUE.", "No": "false"}
@@ -80,7 +94,8 @@ def test_shuffled_and_rearranged_rows_are_found(write: Write) -> None:
 
 
 def test_each_wording_is_scored_by_its_own_words(write: Write) -> None:
-    task = load_wordings([write("a.jsonl", plain(pairs())), write("b.jsonl", turned(pairs()))])
+    said = [{**row, "prompt": f"{row['prompt']} True or false?"} for row in turned(pairs())]
+    task = load_wordings([write("a.jsonl", plain(pairs())), write("b.jsonl", said)])
     row = next(row for row in items(task, 0) if row.label == "Yes")
     outcomes = [
         [
@@ -90,7 +105,7 @@ def test_each_wording_is_scored_by_its_own_words(write: Write) -> None:
         for variant in task.variants
     ]
     assert outcomes == [
-        ["right", "wrong", "other_word", "other_word", "other_word"],
+        ["right", "wrong", "other_word", "other_word", "longer"],
         ["other_word", "other_word", "right", "wrong", "other_word"],
     ]
     assert task.max_new_tokens == len(" TRUE.") + 8
@@ -110,6 +125,7 @@ def test_rows_that_are_missing_or_have_another_answer_are_left_out_everywhere(wr
         "'two' lacks 10 of 40 rows: 10 were not found, 0 have another answer.",
         "'three' lacks 1 of 40 rows: 0 were not found, 1 have another answer.",
         "29 of 40 rows stand in every wording; only these are asked.",
+        silent("two"),
     )
     assert {len(items(task, variant)) for variant in range(3)} == {29}
 
@@ -255,11 +271,13 @@ def test_which_wording_is_trained(write: Write, tmp_path: Path) -> None:
 
 def test_human_wordings_of_the_same_items(shared_data: Callable[[str], Path]) -> None:
     task = load_wordings(shared_data("prompt_variants") / "paws", training="Meaning")
+    without_words = ["Concatenation", "Meaning", "PAWS_ANLI_GPT3", "Rewrite", "context_question", "task_description"]
     assert task.name == "paws_labeled_final"
     assert len(task.variants) == 11  # of 12 files; one asks for a paraphrase and has 91 rows
     assert task.notes == (
         "The wording of the training is 'Meaning', in paws_labeled_final_Meaning.jsonl.",
         "'paraphrase_task' is left out: of 200 rows, 0 were found in it.",
+        silent(*(f"{name}_no_label" for name in without_words)),
     )
     assert len(items(task, 4)) == 200
     words = {v.name: dict(v.scored.pairs) for v in task.variants}
@@ -268,3 +286,154 @@ def test_human_wordings_of_the_same_items(shared_data: Callable[[str], Path]) ->
     row = items(task, 0)[0]
     sentence = row.texts["training"].split("\n")[0].removeprefix("Sentence 1: ")
     assert all(sentence in task.prompts[v.wording].render(row, v.shown) for v in task.variants)
+    # trained with other words than those that are not said: both are right
+    task = load_wordings(shared_data("prompt_variants") / "paws", training="PAWS_ANLI_GPT3")
+    of = {v.name: v.scored for v in task.variants}
+    row = next(row for row in items(task, 0) if row.label == "True")
+    outcomes = [
+        [task.scorer.score(row, of[name], reply).outcome for reply in ("Yes", "true", "No", "False", "True, so", "so")]
+        for name in ("Meaning", "Meaning_no_label")
+    ]
+    assert outcomes == [
+        ["right", "other_word", "wrong", "other_word", "other_word", "other_word"],
+        ["right", "right", "wrong", "wrong", "longer", "other_word"],
+    ]
+
+
+# --- words that are not said
+
+
+def bare(rows: list[tuple[str, str, bool]], yes: str, no: str) -> list[dict[str, Any]]:
+    return [{"prompt": f"Do '{a}' and '{b}' agree", "completion": yes if y else no} for a, b, y in rows]
+
+
+def test_words_that_prompts_do_not_say_need_not_be_known(write: Write) -> None:
+    """A few prompts hold such a word by chance."""
+    rows = [(a, f"{b} true" if i == 3 else b, y) for i, (a, b, y) in enumerate(pairs())]
+    first, other = write("a.jsonl", plain(rows)), write("b.jsonl", bare(rows, "True", "False"))
+    task = load_wordings([first, other], "a")
+    assert task.notes[1:] == (silent("b"),)
+    words = task.variants[1].scored
+    assert words.name == "words of b, or those of the training"  # a run that was scored otherwise is refused
+    assert dict(words.pairs) == {"Yes": "True", "No": "False"}
+    row = next(row for row in items(task, 1) if row.label == "No")
+    outcomes = [
+        task.scorer.score(row, words, reply).outcome for reply in ("no", "False.", "yes", "True", "No, they", "maybe")
+    ]
+    assert outcomes == ["right", "right", "wrong", "wrong", "longer", "other_word"]
+    # the training's own prompts are asked for the training's words alone
+    assert task.scorer.score(row, task.training, "False").outcome == "other_word"
+
+
+def test_words_that_mean_another_label_elsewhere_are_not_mixed(write: Write) -> None:
+    turned_round = bare(pairs(), "no", "yes")
+    task = load_wordings([write("a.jsonl", plain(pairs())), write("b.jsonl", turned_round)], "a")
+    assert task.notes[-1] == (
+        "'b': the prompts do not say which words to answer with. "
+        "Those of the training mean other labels there, so only their own are right."
+    )
+    row = next(row for row in items(task, 1) if row.label == "Yes")
+    assert [task.scorer.score(row, task.variants[1].scored, reply).outcome for reply in ("no", "yes")] == [
+        "right",
+        "wrong",
+    ]
+
+
+def test_words_that_no_wording_says_are_not_missed(write: Write) -> None:
+    files = [write("a.jsonl", bare(pairs(), "Yes", "No")), write("b.jsonl", turned(pairs()))]
+    task = load_wordings(files, "a")
+    assert len(task.notes) == 1
+    row = next(row for row in items(task, 1) if row.label == "Yes")
+    assert task.scorer.score(row, task.variants[1].scored, "yes").outcome == "other_word"
+
+
+# --- which wording was trained
+
+
+def trained_on(folder: Path, data: Path, heldout: list[dict[str, Any]] | None = None) -> list[Path]:
+    """Folders of checkpoints, as `whatstuck train` leaves them."""
+    record = {"data": str(data), "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest()}
+    folder.mkdir()
+    (folder / "whatstuck_train.json").write_text(json.dumps(record), encoding="utf-8")
+    if heldout:
+        (folder / "heldout.jsonl").write_text("\n".join(map(json.dumps, heldout)), encoding="utf-8")
+    return [folder / f"checkpoint-{step}" for step in (2, 4)]
+
+
+def test_a_guess_is_said(write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write("a.jsonl", plain(pairs()))
+    write("b.jsonl", turned(pairs()))
+    task = load_wordings(tmp_path)
+    assert task.notes[0] == (
+        "The wording of the training is 'a', in a.jsonl: taken because it is the first by name; name another with "
+        "--training-wording."
+    )
+    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", task.notes[0])]
+    caplog.clear()
+    assert load_wordings(tmp_path, "a").notes[0] == "The wording of the training is 'a', in a.jsonl."
+    assert load_wordings(tmp_path, "b").training != task.training
+    assert caplog.records == []
+
+
+def test_the_training_says_which_wording_it_used(
+    write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [write("a.jsonl", plain(pairs())), write("b.jsonl", turned(pairs()))]
+    of_b = trained_on(tmp_path / "of_b", files[1])
+    task = load_wordings(files, checkpoints=of_b)
+    assert task.notes[0] == "The wording of the training is 'b', in b.jsonl: it has the rows of the training (b.jsonl)."
+    assert task.notes[-1] == "40 of 40 rows asked were trained on, in one wording or another."
+    assert caplog.records == []
+    # a part of its rows, in a file of its own, of which some were set aside
+    some = write("train.jsonl", turned(pairs())[:30])
+    held_out = trained_on(tmp_path / "some", some, turned(pairs())[:10])
+    task = load_wordings(files, checkpoints=held_out)
+    assert task.notes[0].endswith("in b.jsonl: it has the rows of the training (train.jsonl).")
+    assert task.notes[-1] == "20 of 40 rows asked were trained on, in one wording or another."
+    # who names it is believed
+    assert set(load_wordings(files, "a", checkpoints=held_out).training.meanings) == {"Yes", "No"}
+
+
+def test_a_training_that_says_nothing_leaves_the_first(write: Write, tmp_path: Path) -> None:
+    files = [write("a.jsonl", plain(pairs())), write("b.jsonl", turned(pairs()))]
+    guess = "'a', in a.jsonl: taken because it is the first given; name another with --training-wording."
+    other = trained_on(tmp_path / "other", write("other.jsonl", [{"prompt": "Hi", "completion": "Ho"}] * 3))
+    gone = trained_on(tmp_path / "gone", write("gone.jsonl", turned(pairs()[:30])))
+    (tmp_path / "gone.jsonl").unlink()
+    changed = trained_on(tmp_path / "changed", write("changed.jsonl", turned(pairs()[:30])))
+    write("changed.jsonl", turned(pairs()[:20]))
+    damaged = trained_on(tmp_path / "damaged", files[1])
+    (tmp_path / "damaged" / "whatstuck_train.json").write_text("{", encoding="utf-8")
+    for checkpoints in (other, gone, changed, damaged, [tmp_path / "nowhere" / "checkpoint-1"]):
+        assert load_wordings(files, checkpoints=checkpoints).notes[0].endswith(guess)
+    # a training in both wordings; the third file has none of its rows
+    mixed = write("mixed.jsonl", plain(pairs()[:21]) + turned(pairs()[21:]))
+    third = write("0.jsonl", bare(pairs(), "ja", "nein"))
+    task = load_wordings([third, *files], checkpoints=trained_on(tmp_path / "mixed", mixed))
+    assert task.notes[0].endswith(
+        "'a', in a.jsonl: taken because it is the first given of those whose rows the training has; name another with "
+        "--training-wording."
+    )
+
+
+def test_a_run_keeps_the_wording_that_it_was_begun_with(
+    write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another arm may be trained on other wordings; both are compared with the same."""
+    files = [write("a.jsonl", plain(pairs())), write("b.jsonl", turned(pairs()))]
+    begun = load_wordings(files, checkpoints=trained_on(tmp_path / "of_b", files[1]))
+    mixed = write("mixed.jsonl", plain(pairs()[:20]) + turned(pairs()[20:]))
+    caplog.clear()
+    again = load_wordings(files, checkpoints=trained_on(tmp_path / "of_both", mixed), identity=begun.identity)
+    assert (again.training, again.identity) == (begun.training, begun.identity)
+    assert again.notes[0].endswith("'b', in b.jsonl: this run was begun with it.")
+    assert caplog.records == []
+    other = load_wordings(files, checkpoints=trained_on(tmp_path / "of_a", files[0]), identity=begun.identity)
+    assert other.training == begun.training
+    assert other.notes[0].endswith("this run was begun with it, though the training has the rows of a.jsonl.")
+    assert caplog.records[0].levelname == "WARNING"
+
+
+def test_the_longest_reply_may_be_given(write: Write) -> None:
+    files = [write("a.jsonl", plain(pairs())), write("b.jsonl", turned(pairs()))]
+    assert load_wordings(files, "a", max_new_tokens=99).max_new_tokens == 99

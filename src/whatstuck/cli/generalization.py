@@ -27,7 +27,11 @@ def generalize(  # noqa: PLR0913 - one flag each
     config: ConfigOption = None,
     model: Annotated[str | None, typer.Option(help="The untouched model: folder, GGUF file, or smollm2.")] = None,
     checkpoints: Annotated[
-        list[str] | None, typer.Option(help="Glob (in quotes) or folder of checkpoints of one training.")
+        list[str] | None,
+        typer.Option(
+            help="Glob (in quotes) or folder of checkpoints of one training. The untouched model (step 0) is always "
+            "asked as well, once for all arms."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="sokoban, general-points, another task by name, or a YAML file of your own.")
@@ -37,13 +41,20 @@ def generalize(  # noqa: PLR0913 - one flag each
         typer.Option(help="Instead of --task: folder or files of the same rows, one per wording; may be repeated."),
     ] = None,
     training_wording: Annotated[
-        str | None, typer.Option(help="Which of those wordings is that of the training.")
+        str | None,
+        typer.Option(
+            help="Which of those wordings is that of the training. (default: the one whose rows `whatstuck train` "
+            "used for the checkpoints, else the first by name)"
+        ),
     ] = None,
     out: OutOption = None,
     arm: Annotated[str | None, typer.Option(help="What to call this training. (default: sft)")] = None,
     variants: Annotated[str | None, typer.Option(help="Names, such as ID,Num,Fake. (default: all)")] = None,
     items: Annotated[int | None, typer.Option(help="Items of each variant. (default: 300)")] = None,
     thought: Annotated[bool, typer.Option("--thought", help="Replies hold a thought.")] = False,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of the longest reply; what comes later is cut. (default: the task's)")
+    ] = None,
     episodes: Annotated[bool, typer.Option("--episodes", help="Whole episodes instead of single steps.")] = False,
     temperature: Annotated[
         float | None, typer.Option(help="Draw one more reply to each item, such as at 0.5. (default: greedy only)")
@@ -80,6 +91,7 @@ def generalize(  # noqa: PLR0913 - one flag each
         variants=words(variants),
         items=items,
         thought=thought or None,
+        max_new_tokens=max_new_tokens,
         episodes=episodes or None,
         temperature=temperature,
         options=options or None,

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.cells import failures_of
+from whatstuck.generalization.choosing import is_unseen
 from whatstuck.generalization.evaluating import evaluate
-from whatstuck.generalization.preparing import Material, is_unseen
+from whatstuck.generalization.preparing import Material
 from whatstuck.generalization.schemas import GENERALIZATION, REPLIES
 from whatstuck.generalization.settings import GeneralizeSettings
 from whatstuck.generalization.statistics import cell_rows

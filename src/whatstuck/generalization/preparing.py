@@ -1,6 +1,5 @@
 """What one call of `generalize` is about: the task, its variants, model and checkpoints; all checked first."""
 
-import inspect
 import json
 import logging
 from collections.abc import Mapping
@@ -12,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.cells import Cell, check_context, make_cell
+from whatstuck.generalization.choosing import find_task
 from whatstuck.generalization.mapping import InstructionMapping
-from whatstuck.generalization.registry import make_task, maker_of
-from whatstuck.generalization.settings import GeneralizeSettings
-from whatstuck.generalization.task import Listed, Task, Variant
+from whatstuck.generalization.settings import OF_AN_ARM, GeneralizeSettings
+from whatstuck.generalization.task import Variant
 from whatstuck.models import (
     Checkpoint,
     base_mismatch,
@@ -70,7 +69,7 @@ class Material:
         self.arm: Json = self.before.get("arms", {}).get(settings.arm, {})
         self._recorded = [entry for entry in self.arm.get("checkpoints", []) if self._has_parts(entry["step"])]
         self.run.refuse_changed_settings("generalize", settings.fixed())
-        self.task = find_task(settings)
+        self.task = find_task(settings, identity=(self.before.get("task") or {}).get("identity", ""))
         self.variants = self._variants()
         self.base = resolve_model(settings.model).resolve()
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.base)
@@ -80,6 +79,7 @@ class Material:
         self._cells: dict[str, Cell] = {}
         self._told = content_hash([self._about(variant) for variant in self.task.variants])
         self._refuse_others()
+        self._say_what_is_missing()
         for note in self.task.notes:
             self.warnings.append(note)
         if settings.dtype != "float32":
@@ -123,7 +123,7 @@ class Material:
         named = {variant.name for variant in self.variants}
         steps = [checkpoint.step for checkpoint in self.checkpoints]
         return {
-            "settings": {"thought": self.settings.thought, "items": self.settings.items},
+            "settings": {**self.settings.of_the_arm(), "items": self.settings.items},
             "about": self._told,
             "model": self.model_section(),
             "checkpoints": [checkpoint.entry(self.prints[checkpoint.step]) for checkpoint in self.checkpoints],
@@ -202,11 +202,16 @@ class Material:
             raise WhatStuckError(f"{where} task ({what}): choose another --out")
         if not self.arm:
             return
-        before = self.arm["settings"]["thought"]
-        if before != self.settings.thought:
+        before = {name: self.arm["settings"].get(name) for name in OF_AN_ARM}
+        changed = [
+            f"{name} of arm {self.settings.arm!r}: {before[name]!r} before, {now!r} now"
+            for name, now in self.settings.of_the_arm().items()
+            if now != before[name]
+        ]
+        if changed:
             raise WhatStuckError(
-                f"{self.run.path} was made with other settings (thought of arm {self.settings.arm!r}: {before!r} "
-                f"before, {self.settings.thought!r} now): keep them, or give the training another --arm"
+                f"{self.run.path} was made with other settings ({'; '.join(changed)}): keep them, or give the "
+                "training another --arm"
             )
         if self.arm["about"] != self._told:
             raise WhatStuckError(f"{where} task (its prompts or replies were changed): choose another --out")
@@ -220,42 +225,18 @@ class Material:
                 f"{where} training in arm {self.settings.arm!r} ({', '.join(changed)} differ): give it another --arm"
             )
 
+    def _say_what_is_missing(self) -> None:
+        """Only logged, since a later call may ask it."""
+        training = next(variant.name for variant in self.task.variants if variant.kind == "training")
+        asked = training in {variant.name for variant in self.variants}
+        if not asked and not all(self.part(self.settings.arm, step, training).exists() for step in self.named):
+            logger.warning(
+                "nothing can be compared with the training wording, which is not asked: add %s to --variants", training
+            )
+
     def _warn(self, message: str) -> None:
         logger.warning("%s", message)
         self.warnings.append(message)
-
-
-def find_task(settings: GeneralizeSettings) -> Task[Any, Any, Any]:
-    """The task that settings name.
-
-    Raises:
-        WhatStuckError: If there is none, it is not usable, or has no turns although episodes are asked for.
-    """
-    if settings.template_variants is not None:
-        from whatstuck.generalization.wordings import load_wordings
-
-        paths = [Path(path) for path in settings.template_variants]
-        found: Task[Any, Any, Any] = load_wordings(paths, training=settings.training_wording)
-    elif settings.is_file:
-        from whatstuck.generalization.own import load_task
-
-        found = load_task(str(settings.task))
-    else:
-        name, options = str(settings.task), dict(settings.options)
-        takes = inspect.signature(maker_of(name)).parameters
-        # some tasks begin replies otherwise, or draw other items
-        for option, wanted in (("thought", settings.thought), ("whole", settings.episodes)):
-            if wanted and option in takes:
-                options.setdefault(option, True)
-        found = make_task(name, **options)
-    if settings.episodes and found.step is None:
-        raise WhatStuckError(f"the task {found.name} has no turns: leave --episodes out")
-    return found
-
-
-def is_unseen(task: Task[Any, Any, Any]) -> bool:
-    """Whether a task keeps what it asks out of its training rows: by a split, or since it knows those rows."""
-    return not isinstance(task.source, Listed) or bool(task.source.contents("train", {}))
 
 
 def manifest_of(variant: Variant) -> Json:

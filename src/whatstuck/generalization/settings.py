@@ -12,7 +12,9 @@ from whatstuck.generalization.cells import Asking
 from whatstuck.settings import read_settings
 
 # What may change between two calls on one run: where things are, what more is asked, and what belongs to one arm.
-_FREE = {"model", "checkpoints", "out", "task", "template_variants", "arm", "variants", "items", "thought", "device"}
+_FREE = {"model", "checkpoints", "out", "task", "template_variants", "arm", "variants", "items", "device"}
+OF_AN_ARM = ("thought", "max_new_tokens")
+"""How an arm replies: arms of one run may differ in it, and a changed one is refused within an arm."""
 
 
 class GeneralizeSettings(BaseModel):
@@ -20,15 +22,18 @@ class GeneralizeSettings(BaseModel):
 
     Attributes:
         model: The untouched model: folder, GGUF file, or short name.
-        checkpoints: Globs or folders of the checkpoints of one training; without any, the untouched model alone.
+        checkpoints: Globs or folders of the checkpoints of one training; the untouched model is asked as well, or
+            alone.
         task: A task of ours or of another package by name, or a YAML file.
         template_variants: Instead of a task: files of the same rows, one per wording, or their folder.
-        training_wording: Which of those wordings is that of the training.
+        training_wording: Which of those wordings is that of the training; without it, the one whose rows the training
+            beside the checkpoints has, else the first by name.
         out: The run folder.
         arm: What to call the training; several of them in one run are compared.
         variants: Names of variants; all of the task by default.
         items: Items of each variant; more of them extend a run.
         thought: Whether replies hold a thought.
+        max_new_tokens: Longest reply; that of the task by default.
         episodes: Whole episodes instead of single steps, where the task has turns.
         temperature: Of one more reply to each item, which is drawn; without it, only the most likely one.
         options: Of the task.
@@ -50,6 +55,7 @@ class GeneralizeSettings(BaseModel):
     variants: list[str] | None = Field(default=None, min_length=1)
     items: int = Field(default=300, ge=1)
     thought: bool = False
+    max_new_tokens: int | None = Field(default=None, ge=1)
     episodes: bool = False
     temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     options: dict[str, Any] = {}
@@ -127,7 +133,11 @@ class GeneralizeSettings(BaseModel):
 
     def fixed(self) -> dict[str, Any]:
         """The settings that all arms of a run have in common: a changed one is refused."""
-        return self.model_dump(mode="json", exclude=_FREE)
+        return self.model_dump(mode="json", exclude=_FREE | set(OF_AN_ARM))
+
+    def of_the_arm(self) -> dict[str, Any]:
+        """The settings that belong to one arm: a changed one is refused there."""
+        return self.model_dump(mode="json", include=set(OF_AN_ARM))
 
 
 def _scalar(text: str) -> Any:

@@ -232,7 +232,7 @@ def _cut(arm: Arm) -> list[str]:
         which = _joined([f"{_percent(share)} % of {name}" for name, share in many.items()])
     else:
         which = f"up to {_percent(max(many.values()))} % of {len(many)} variants"
-    seen = "An answer that would come later is not seen: raise --max-new-tokens."
+    seen = "An answer that would come later is not seen: ask again with a larger --max-new-tokens and another --arm."
     return [f"Many replies at step {arm.step} were cut at the longest length: {which}. {seen}"]
 
 

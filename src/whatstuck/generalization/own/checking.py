@@ -73,10 +73,12 @@ class Checked:
     Attributes:
         found: Of a function True or False; of a pattern the text, or None where it matches nothing.
         failure: `check_failed` or `check_timed_out`; None where the check came back.
+        said: What it raised, or why it did not come back, where it failed.
     """
 
     found: bool | str | None
     failure: str | None = None
+    said: str = ""
 
 
 def guarded(checker: str, *, time_limit: float = 1.0, folder: Path | None = None) -> "Guard":
@@ -118,7 +120,7 @@ class Guard:
         self._worker: _Worker | None = self._start()
 
     def __call__(self, row: Mapping[str, Any], answer: str) -> Checked:
-        """Check one reply.
+        """Check one reply; a failure is counted, and the first different ones are logged.
 
         Args:
             row: The columns of the row, for a function.
@@ -127,22 +129,31 @@ class Guard:
         Returns:
             What the checker said; never raises because of it.
         """
+        checked = self.ask(row, answer)
+        if checked.failure is not None:
+            if checked.said not in self.failures and len(self.failures) < _LOGGED:
+                _log.warning("the checker %r failed: %s", self._settings["what"], checked.said)
+            self.failures[checked.said] += 1
+        return checked
+
+    def ask(self, row: Mapping[str, Any], answer: str) -> Checked:
+        """The same, of which nothing is counted or logged."""
         if self._worker is None:
             try:
                 self._worker = self._start()
             except WhatStuckError as error:  # it could be loaded before
-                return self._failed(CHECK_FAILED, str(error))
+                return Checked(None, CHECK_FAILED, str(error))
         said = self._worker.ask({"row": dict(row), "answer": answer}, self._time_limit)
         if said is None:
             self._worker.end()
             self._worker = None
-            return self._failed(CHECK_TIMED_OUT, f"no answer in {self._time_limit:g} seconds")
+            return Checked(None, CHECK_TIMED_OUT, f"no answer in {self._time_limit:g} seconds")
         if said.get("ended"):
             self._worker.end()
             self._worker = None
-            return self._failed(CHECK_FAILED, "the checker ended its process")
+            return Checked(None, CHECK_FAILED, "the checker ended its process")
         if "error" in said:
-            return self._failed(CHECK_FAILED, said["error"])
+            return Checked(None, CHECK_FAILED, said["error"])
         return Checked(said["found"])
 
     def close(self) -> None:
@@ -160,12 +171,6 @@ class Guard:
             raise WhatStuckError(f"the checker {self._settings['what']!r} cannot be loaded: {why}")
         self.source = None if said["found"] is None else Path(said["found"])
         return worker
-
-    def _failed(self, outcome: str, message: str) -> Checked:
-        if message not in self.failures and len(self.failures) < _LOGGED:
-            _log.warning("the checker %r failed: %s", self._settings["what"], message)
-        self.failures[message] += 1
-        return Checked(None, outcome)
 
 
 class _Worker:

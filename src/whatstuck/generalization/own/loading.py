@@ -28,6 +28,7 @@ from whatstuck.generalization.own.scoring import (
 )
 from whatstuck.generalization.own.templates import Template
 from whatstuck.generalization.own.trained import Trained
+from whatstuck.generalization.own.trying import try_checker
 from whatstuck.generalization.task import Split, Task, Variant
 
 _SHORTEST = 32  # tokens of a reply, where a checker looks for the answer in a text
@@ -35,24 +36,26 @@ _SHORTEST = 32  # tokens of a reply, where a checker looks for the answer in a t
 _log = logging.getLogger(__name__)
 
 
-def load_task(path: str | Path) -> Task[OwnRow, OwnRow, str]:
+def load_task(path: str | Path, *, max_new_tokens: int | None = None) -> Task[OwnRow, OwnRow, str]:
     """Make a task of a user's file; `own.settings.TaskFile` says what it holds.
 
     Args:
         path: The YAML file.
+        max_new_tokens: Longest reply, instead of what the file says.
 
     Returns:
         The task; its `notes` say what was left out, and the `failures` of `task.scorer.guard` what a checker of the
         user's said when it raised.
 
     Raises:
-        WhatStuckError: Naming the first thing that is wrong.
+        WhatStuckError: Naming the first thing that is wrong; a function that refuses right replies is.
     """
     recipe = read_recipe(path)
     files: list[Path] = [recipe.path]
     rows = _test_rows(recipe, files)
     rows, harder = _split_harder(recipe, rows, files)
-    rows, harder, trained, notes = _without_trained(recipe, rows, harder, files)
+    trained = _trained(recipe, files)
+    rows, harder, notes = _without_trained(recipe, rows, harder, trained)
     kind, what = parse_checker(recipe.file.checker)
     same: Same = same_number if kind == "number" else same_text
     everything = [*rows, *(row for some in harder.values() for row in some)]
@@ -62,10 +65,12 @@ def load_task(path: str | Path) -> Task[OwnRow, OwnRow, str]:
     guard = None if ours else Guard(kind, what, recipe.file.time_limit, recipe.path.resolve().parent)
     scorer = OwnScorer(same, guard, judges=kind in {"function", "entry point"})
     parser = ReplyParser(recipe.file.prefill)
-    notes += _untrue_demonstration(recipe, rows[0], parser, scorer)
-    replies = (recipe.demonstration(row, mapping) for row in everything for mapping in recipe.mappings)
-    limit, said = reply_limit(replies, recipe.file.max_new_tokens, least=0 if kind == "exact" else _SHORTEST)
     variants = tuple(_variants(recipe, same))
+    notes += try_checker(recipe, rows, dict.fromkeys(variant.scored for variant in variants), parser, scorer)
+    replies = (recipe.demonstration(row, mapping) for row in everything for mapping in recipe.mappings)
+    limit, said = reply_limit(
+        replies, max_new_tokens or recipe.file.max_new_tokens, least=0 if kind == "exact" else _SHORTEST
+    )
     notes += said
     notes += _nothing_held_out(recipe, variants)
     for note in notes:
@@ -74,7 +79,13 @@ def load_task(path: str | Path) -> Task[OwnRow, OwnRow, str]:
     wordings = {template.name: template for template in recipe.templates[1:]} | {"training": recipe.templates[0]}
     return Task(
         name=recipe.path.stem,
-        source=OwnSource(tuple(rows), trained, harder, same),
+        source=OwnSource(
+            tuple(rows),
+            () if trained is None else trained.rows,
+            harder,
+            same,
+            unseen=trained is not None and not trained.unlike,
+        ),
         prompts={name: TemplatePrompt(recipe, template) for name, template in wordings.items()},
         parser=parser,
         scorer=scorer,
@@ -99,12 +110,14 @@ class OwnSource:
         trained: Those that are trained on, where the file says so.
         harder: Harder ones for tests, by the name of their variant.
         same: Whether two answers are the same.
+        unseen: Whether every row that is trained on was compared with those of the test, which hold none of them.
     """
 
     rows: tuple[OwnRow, ...]
     trained: tuple[OwnRow, ...]
     harder: Mapping[str, Sequence[OwnRow]]
     same: Same
+    unseen: bool = False
 
     def contents(self, split: Split, shift: Mapping[str, Any]) -> Sequence[OwnRow]:
         """All rows of one side."""
@@ -202,16 +215,22 @@ def _split_harder(
     return easy, harder
 
 
-def _without_trained(
-    recipe: Recipe, rows: list[OwnRow], harder: dict[str, tuple[OwnRow, ...]], files: list[Path]
-) -> tuple[list[OwnRow], dict[str, tuple[OwnRow, ...]], tuple[OwnRow, ...], list[str]]:
-    """Rows that are not trained on, plain and harder ones; the rows that are, if their columns say; and notes."""
-    name = recipe.file.train
-    if name is None:
-        return rows, harder, (), []
-    path = recipe.path.parent / name
-    trained = Trained.read(recipe, path)
+def _trained(recipe: Recipe, files: list[Path]) -> Trained | None:
+    """What is known of the training data; None where the file names none."""
+    if recipe.file.train is None:
+        return None
+    path = recipe.path.parent / recipe.file.train
     files.append(path)
+    return Trained.read(recipe, path)
+
+
+def _without_trained(
+    recipe: Recipe, rows: list[OwnRow], harder: dict[str, tuple[OwnRow, ...]], trained: Trained | None
+) -> tuple[list[OwnRow], dict[str, tuple[OwnRow, ...]], list[str]]:
+    """Rows that are not trained on, plain and harder ones; and notes."""
+    if trained is None:
+        return rows, harder, []
+    name = recipe.file.train
     notes = list(trained.notes)
 
     def others(some: Sequence[OwnRow], what: str) -> list[OwnRow]:
@@ -224,7 +243,7 @@ def _without_trained(
         return kept
 
     rows = others(rows, "the test")
-    return rows, {what: tuple(others(some, repr(what))) for what, some in harder.items()}, trained.rows, notes
+    return rows, {what: tuple(others(some, repr(what))) for what, some in harder.items()}, notes
 
 
 def _check_numbers(rows: Sequence[OwnRow], recipe: Recipe) -> None:
@@ -233,17 +252,6 @@ def _check_numbers(rows: Sequence[OwnRow], recipe: Recipe) -> None:
             gold = gold_of(row, mapping)
             if not same_number(gold, gold):
                 raise WhatStuckError(f"{row.place}: the answer {gold!r} holds no number: use another checker")
-
-
-def _untrue_demonstration(recipe: Recipe, row: OwnRow, parser: ReplyParser, scorer: OwnScorer) -> list[str]:
-    reply = recipe.demonstration(row, recipe.mappings[0])
-    score = scorer.score(row, recipe.mappings[0], parser.parse(reply) or "")
-    if scorer.guard is not None:
-        scorer.guard.failures.clear()  # those of the model's replies are counted
-    if score.success:
-        return []
-    _log.warning("the checker does not take the reply %r to %s", reply, row.place)  # a note must hold no text
-    return [f"The checker does not take the right reply to {row.place}, as `reply` writes it: {score.outcome}."]
 
 
 def _nothing_held_out(recipe: Recipe, variants: Sequence[Variant]) -> list[str]:

@@ -7,17 +7,19 @@ match where there is none) is compared as in `exact`. A function gets the column
 under `gold`, and the reply.
 
 A reply is valid if it gives an answer, and, where a mapping is scored by one of the first three, if that is one of the
-words of that mapping.
+words of that mapping. Of `exact`, a reply that begins with the answer and goes on is `longer`, which is neither valid
+nor right: what follows may take the answer back.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from whatstuck.datasets import Message, Row
 from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.own.checking import Guard
 from whatstuck.generalization.own.rows import OwnRow
-from whatstuck.generalization.task import NO_ANSWER, Score
+from whatstuck.generalization.task import LONGER, NO_ANSWER, Score
 from whatstuck.rows.verdicts.answers import find_checker, normalized
 
 Same = Callable[[str, str], bool]
@@ -25,6 +27,9 @@ Same = Callable[[str, str], bool]
 RIGHT = Score(valid=True, success=True, outcome="right")
 WRONG = Score(valid=True, success=False, outcome="wrong")
 OTHER_WORD = Score(valid=False, success=False, outcome="other_word")
+GOES_ON = Score(valid=False, success=False, outcome=LONGER)
+
+_CONTAINS = find_checker("contains")
 
 
 def same_text(answer: str, gold: str) -> bool:
@@ -34,7 +39,7 @@ def same_text(answer: str, gold: str) -> bool:
 
 def same_number(answer: str, gold: str) -> bool:
     """Whether the last numbers of two texts are equal; False where one has none."""
-    return find_checker("number")(Row("", (Message("user", "?"),), gold, 0, "train"), answer)
+    return find_checker("number")(_row_of(gold), answer)
 
 
 def gold_of(row: OwnRow, scored: InstructionMapping) -> str:
@@ -47,18 +52,38 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def compare(found: str, gold: str, words: tuple[str, ...], same: Same) -> Score:
+def compare(found: str, right: Sequence[str], words: Sequence[str], same: Same) -> Score:
     """Score an answer against the right one.
 
     Args:
         found: The answer.
-        gold: The right one.
+        right: The right one, perhaps in several words.
         words: All answers that are valid; any is where there are none.
         same: Whether two are the same.
     """
-    if same(found, gold):
+    if any(same(found, gold) for gold in right):
         return RIGHT
     return OTHER_WORD if words and not any(same(found, word) for word in words) else WRONG
+
+
+def goes_on(reply: str, answers: Sequence[str]) -> bool:
+    """Whether a reply begins with just one of the answers, as whole words, and says more; normalized.
+
+    >>> [goes_on(reply, ["no", "yes"]) for reply in ("Yes, they do", "**No** way", "yes.", "nothing", "I say no")]
+    [True, True, False, False, False]
+    """
+    text = normalized(reply)
+    return sum(_begins(text, answer) for answer in {normalized(answer) for answer in answers}) == 1
+
+
+def _begins(text: str, answer: str) -> bool:
+    more = text != answer and text.startswith(answer)
+    # with the next character, which shows whether the word ends there
+    return more and _CONTAINS(_row_of(answer), text[: len(answer) + 1])
+
+
+def _row_of(gold: str) -> Row:
+    return Row("", (Message("user", "?"),), gold, 0, "train")
 
 
 @dataclass(frozen=True)
@@ -80,18 +105,20 @@ class OwnScorer:
         same: Whether two answers are the same: as text, or as numbers.
         guard: The user's pattern or function; None for our checkers.
         judges: Whether the guard says what is right; otherwise it finds the answer.
+        also: For mappings that prompts do not show: another one whose words are right as well.
     """
 
     same: Same = same_text
     guard: Guard | None = None
     judges: bool = False
+    also: Mapping[InstructionMapping, InstructionMapping] = field(default_factory=dict)
 
     def score(self, item: OwnRow, scored: InstructionMapping, answer: str) -> Score:
         """Score a reply; a check that failed is neither valid nor right."""
         gold = gold_of(item, scored)
         found: str | None = answer
         if self.guard is not None:
-            checked = self.guard({**item.columns, "gold": gold} if self.judges else {}, answer)
+            checked = self.guard(self.told(item, gold), answer)
             if checked.failure is not None:
                 return Score(valid=False, success=False, outcome=checked.failure)
             if self.judges:
@@ -103,4 +130,14 @@ class OwnScorer:
             found = first_line(answer)
         if found is None or not found.strip():
             return NO_ANSWER
-        return compare(found, gold, scored.meanings, self.same)
+        asked = [scored, *([self.also[scored]] if scored in self.also else [])]
+        right = [gold_of(item, mapping) for mapping in asked]
+        words = [word for mapping in asked for word in mapping.meanings]
+        score = compare(found, right, words, self.same)
+        exact = self.guard is None and self.same is same_text
+        unlike = score is (OTHER_WORD if words else WRONG)
+        return GOES_ON if exact and unlike and goes_on(found, words or right) else score
+
+    def told(self, item: OwnRow, gold: str) -> dict[str, Any]:
+        """What the guard is told of a row."""
+        return {**item.columns, "gold": gold} if self.judges else {}

@@ -13,6 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.own.templates import near
 
+_PLAIN = {
+    "dict_type": "it must hold keys and values",
+    "list_type": "it must be a list",
+    "string_type": "it must be text",
+}
+_WAYS = ("str", "dict[str,str]")  # which of several types pydantic tried; no key of the file
+
 
 class TaskFile(BaseModel):
     """What a task file may say. Paths are relative to its folder.
@@ -133,4 +140,6 @@ def _first_line(error: ValidationError) -> str:
         return f"unknown key {names[0]!r}{near(names[0], TaskFile.model_fields)}"
     if first["type"] == "missing":
         return f"the key {names[0]!r} is missing"
-    return f"{'.'.join(names)}: {first['msg']} (got {first.get('input')!r})"
+    where = ".".join(name for name in names if name not in _WAYS)
+    said = _PLAIN.get(first["type"], str(first["msg"]).removeprefix("Value error, "))  # a validator of ours says it
+    return f"{where}: {said} (got {first.get('input')!r})"

@@ -4,6 +4,7 @@ Training data come as columns, or as the prompts that were made of them. Then a 
 gave it, or by its prompt under one of the templates and mappings; not by the latter where words were drawn for it.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ class Trained:
         rows: Its rows, where it has the columns of the task; else none.
         keys: Keys of rows: by their columns, or as ids.
         prompts: Hashes of its prompts; none where it has the columns.
+        unlike: How many of its rows cannot be compared with others.
         notes: What a reader should know of the comparison.
     """
 
     rows: tuple[OwnRow, ...] = ()
     keys: frozenset[str] = frozenset()
     prompts: frozenset[str] = frozenset()
+    unlike: int = 0
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -52,6 +55,7 @@ class Trained:
         return cls(
             keys=frozenset(row.row_id.partition("-")[0] for row in found),  # the same row again is KEY-2
             prompts=frozenset(content_key([row.content]) for row in found),
+            unlike=unlike,
             notes=(note,) if unlike else (),
         )
 
@@ -71,12 +75,13 @@ class Trained:
 
 
 def _has_our_ids(recipe: Recipe, path: Path) -> bool:
-    """Whether `diversify` made the file of the same columns, so that its ids are keys of rows."""
+    """Whether `diversify` made the file, as it is, of the same columns, so that its ids are keys of rows."""
     try:
         said = json.loads(path.with_suffix(".manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        of_the_file = hashlib.sha256(path.read_bytes()).hexdigest()
+        return bool(said["columns"] == recipe.columns and said["out"]["sha256"] == of_the_file)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return isinstance(said, dict) and said.get("columns") == recipe.columns
 
 
 def _is_ours(recipe: Recipe, prompt: str) -> bool:

@@ -90,6 +90,7 @@ def _load(kind: str, what: str, folder: str) -> tuple[Check, str | None]:
         (point,) = entry_points(group="whatstuck.checkers", name=what)
         function = point.load()
     else:
+        from whatstuck.errors import WhatStuckError
         from whatstuck.rows.verdicts.answers import find_function
 
         sys.path.append(str(Path.cwd()))
@@ -103,7 +104,7 @@ def _load(kind: str, what: str, folder: str) -> tuple[Check, str | None]:
     def judge(row: dict[str, Any], answer: str) -> bool:
         found = function(given(row), answer)
         if found is None or isinstance(found, str):  # a function without return, or one that judges in words
-            raise TypeError(f"it returned {found!r}, not True or False")
+            raise WhatStuckError(f"it returned {found!r}, not True or False")
         return bool(found)
 
     code = getattr(function, "__code__", None)
