@@ -29,8 +29,8 @@ def spread(values: Sequence[float]) -> str:
     """Mean, and the range where there are several."""
     if not values:
         return ""
-    mean = f"{sum(values) / len(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.2f}–{max(values):.2f})"
+    mean, least, most = (f"{value:.2f}" for value in (sum(values) / len(values), min(values), max(values)))
+    return mean if least == most else f"{mean} ({least}–{most})"
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
