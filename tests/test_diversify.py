@@ -175,8 +175,8 @@ def test_rows_with_drawn_words_are_known_by_their_ids(files: tuple[Path, Path, P
     assert not task.source.unseen
     unlike, *rest = task.notes
     assert rest == list(left_out)
-    drawn = sum(". Say " in row.content or "Please" in row.content for row in read_rows(out))
-    assert unlike.startswith(f"Of 104 rows of out.jsonl, {drawn} cannot be compared with those of the test")
+    # words were drawn for some; and the template without text of its own fits whatever prompt
+    assert unlike.startswith("Of 104 rows of out.jsonl, 104 cannot be compared with those of the test")
     (out.parent / "hard.jsonl").write_text(json.dumps(trained[9]), encoding="utf-8")
     with pytest.raises(WhatStuckError, match=r"every row of 'Harder' stands in out\.jsonl"):
         load_task(task_file)

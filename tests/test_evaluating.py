@@ -16,7 +16,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 import helpers
 import toy_task
 from whatstuck.errors import WhatStuckError
-from whatstuck.generalization.cells import DEALS, GREEDY, Asking, Cell, dealt, failures_of, make_cell, read_reply
+from whatstuck.generalization.cells import (
+    DEALS,
+    GREEDY,
+    Asking,
+    Cell,
+    chance_of,
+    dealt,
+    failures_of,
+    make_cell,
+    read_reply,
+)
 from whatstuck.generalization.drawing import side
 from whatstuck.generalization.episodes import play
 from whatstuck.generalization.evaluating import evaluate
@@ -223,7 +233,11 @@ def test_chance_is_what_a_reply_is_worth_elsewhere(tokenizer: PreTrainedTokenize
     records = _records(cell, GREEDY, [Said("glad")] * 200)
     share = sum(record["success"] for record in records)
     assert 20 < share < 180
-    assert sum(record["chance"] for record in records) == pytest.approx(share, rel=0.1)  # 16 deals use all about alike
+    assert sum(record["chance"] for record in records) == pytest.approx(share)  # every item is dealt to 16 times
+    (row,) = cell_rows(records, task="feelings", arm="sft", variant=cell.variant, step=0)
+    least = wilson(share, 200)
+    assert row["chance_low"] <= least.low  # deals share their items: 16 of them are no more trials
+    assert row["chance_high"] >= least.high
     few = cell_of(tokenizer, items=10)
     found = [record["chance"] for record in _records(few, GREEDY, [Said("glad")] * 10)]
     right = [record["success"] for record in _records(few, GREEDY, [Said("glad")] * 10)]
@@ -236,14 +250,13 @@ def test_chance_is_what_a_reply_is_worth_elsewhere(tokenizer: PreTrainedTokenize
 def test_a_reply_that_obeys_the_old_instruction_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     from whatstuck.generalization.evaluating import _records
 
-    cell = cell_of(tokenizer, "Other", items=40)  # the same words with other meanings: what is right tells them apart
-    old = _records(cell, GREEDY, [Said(item.rule) for item in cell.items])
-    assert all(record["old"] and record["valid"] and not record["success"] for record in old)
-    new = _records(cell, GREEDY, [Said(cell.variant.scored[item.rule]) for item in cell.items])
-    assert not any(record["old"] for record in new)
-    assert not any(record["old"] for record in _records(cell, GREEDY, [Said("nonsense")] * 40))
-    for same in ("ID", "Long", "Fake"):
-        cell = cell_of(tokenizer, same, items=2)
+    for none in (
+        "ID",
+        "Long",
+        "Fake",
+        "Other",
+    ):  # the last one has the same words, so that every reply is valid by both
+        cell = cell_of(tokenizer, none, items=2)
         assert [record["old"] for record in _records(cell, GREEDY, [Said("glad")] * 2)] == [None, None]
 
     points = make_task("micro-points")
@@ -254,21 +267,42 @@ def test_a_reply_that_obeys_the_old_instruction_alone(tokenizer: PreTrainedToken
         for item in cards.items:
             values = [numbers if card in "JQK" else int(card.replace("T", "10")) for card in item.cards]
             said.append(Said(f"{' '.join(map(str, values))} : {' + '.join(map(str, values))}"))
-        assert {record["old"] for record in _records(cards, GREEDY, said)} == {obeys}  # whatever the sum is
+        records = _records(cards, GREEDY, said)
+        assert {record["old"] for record in records} == {obeys}  # whatever the sum is
+        if obeys:
+            old = records
+    assert not any(record["old"] for record in _records(cards, GREEDY, [Said("nonsense")] * 20))
     (row,) = cell_rows(old, task="t", arm="sft", variant=by_name["All-5"], step=1)
     assert (row["old"], row["old_high"], row["longer"]) == (1.0, 1.0, 0)
-    assert row["old_low"] > 0.9
+    assert row["old_low"] > 0.8
     (bare,) = cell_rows([{**one, "old": None} for one in old], task="t", arm="sft", variant=by_name["ID"], step=1)
     assert math.isnan(bare["old"])
 
 
-@given(st.lists(st.sampled_from("abcde"), max_size=30), st.integers(0, 5))
+@given(
+    st.one_of(
+        st.lists(st.sampled_from("abcde"), max_size=30), st.integers(0, 50).map(lambda n: list(map(str, range(n))))
+    ),
+    st.integers(0, 5),
+)
 def test_nobody_is_dealt_the_same_content(keys: list[str], seed: int) -> None:
     partners = dealt(keys, seed)
     for index, others in enumerate(partners):
         there = [other for other, key in enumerate(keys) if key != keys[index]]
         assert set(others) <= set(there)
         assert len(set(others)) == len(others) == min(DEALS, len(there))
+    if len(set(keys)) == len(keys) > 1:
+        assert set(Counter(other for others in partners for other in others).values()) == {min(DEALS, len(keys) - 1)}
+
+
+def test_deals_that_cannot_be_checked_are_left_out() -> None:
+    assert chance_of([True, None, False, True, True]) == 0.75
+    assert chance_of([None, True]) == 1.0
+    assert chance_of([]) is None
+    asked: list[int] = []
+    found = (asked.append(place) or None for place in range(16))  # each may take as long as a check is allowed to
+    assert chance_of(found) is None
+    assert len(asked) == 3
 
 
 # --- episodes

@@ -84,6 +84,7 @@ def test_harder_cases_are_judged_apart(right: tuple[int, ...], transfer: str) ->
         ((2, 3), 240, "frozen", "no"),
         ((290, 3), None, "training wording only", "partly"),
         ((190, 190), None, "training wording only", "cannot tell"),
+        ((190, 190), 0, "training wording only", "cannot tell"),
         ((100, 100), None, "training wording only", "partly"),
     ],
 )

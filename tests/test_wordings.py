@@ -404,7 +404,9 @@ def test_a_training_that_says_nothing_leaves_the_first(write: Write, tmp_path: P
     write("changed.jsonl", turned(pairs()[:20]))
     damaged = trained_on(tmp_path / "damaged", files[1])
     (tmp_path / "damaged" / "whatstuck_train.json").write_text("{", encoding="utf-8")
-    for checkpoints in (other, gone, changed, damaged, [tmp_path / "nowhere" / "checkpoint-1"]):
+    strange = [{"prompt": f"Is {i} odd?", "completion": "Yes"} for i in range(30)]
+    stray = trained_on(tmp_path / "stray", write("stray.jsonl", strange + turned(pairs()[:1])))  # one by chance
+    for checkpoints in (other, gone, changed, damaged, stray, [tmp_path / "nowhere" / "checkpoint-1"]):
         assert load_wordings(files, checkpoints=checkpoints).notes[0].endswith(guess)
     # a training in both wordings; the third file has none of its rows
     mixed = write("mixed.jsonl", plain(pairs()[:21]) + turned(pairs()[21:]))

@@ -3,7 +3,7 @@
 `chance` is what the same replies are worth for other items: each is dealt to several items of other contents and
 scored there. A reply that suits everything succeeds by chance as well, and says nothing.
 
-`old` tells replies that ignore a new instruction: worth more by the training's meanings than by those shown.
+`old` tells replies that ignore a new instruction: valid by the training's meanings, and not by those shown.
 """
 
 import logging
@@ -31,6 +31,7 @@ UNCHECKED = frozenset({CHECK_FAILED, CHECK_TIMED_OUT})
 """Outcomes of replies that nothing is known about. They count as neither valid nor right, and are counted."""
 DEALS = 16
 """Other items that a reply is dealt to, where there are as many: one alone would make chance a matter of luck."""
+_PATIENCE = 3  # other items of a reply that cannot be checked
 
 Record = dict[str, Any]
 """A row of `schemas.REPLIES`."""
@@ -95,10 +96,13 @@ class Cell:
 
     @property
     def old(self) -> InstructionMapping | None:
-        """The training's meanings, where the instruction gives others and these are scored."""
+        """The training's meanings, where the instruction gives others; None where all the same words are valid.
+
+        Labels that swap their words make every reply valid by both: there only Fake tells.
+        """
         trained, variant = self.task.training, self.variant
-        fake = variant.shown.pairs != variant.scored.pairs
-        return None if fake or not trained.pairs or variant.shown.pairs == trained.pairs else trained
+        told = variant.kind in ("instruction", "harder") and set(variant.shown.meanings) != set(trained.meanings)
+        return trained if trained.pairs and told else None
 
     def some(self, count: int) -> "Cell":
         """The same with its first items only."""
@@ -186,23 +190,29 @@ def _unchecked(cell: Cell, error: Exception) -> Score:
 
 
 def obeys_old(cell: Cell, item: Any, answer: Any, score: Score) -> bool | None:
-    """Whether an answer is valid, or else right, by the training's meanings alone, not by those shown.
+    """Whether an answer is valid by the training's meanings and not by those shown.
 
     None where that is not asked, or cannot be checked.
     """
     if cell.old is None or score.outcome in UNCHECKED:
         return None
     old = worth(cell, item, answer, cell.old)
-    return None if old.outcome in UNCHECKED else (old.valid, old.success) > (score.valid, score.success)
+    return None if old.outcome in UNCHECKED else old.valid and not score.valid
 
 
 def chance_of(found: Iterable[bool | None]) -> float | None:
-    """The share of other items that a reply is right for, asked one by one; None once one cannot be checked."""
-    known = []
+    """The share of other items that a reply is right for, of those that can be checked; None without any.
+
+    They are asked one by one, and no more where some cannot be checked: each may take as long as a check is allowed to.
+    """
+    known, unknown = [], 0
     for right in found:
         if right is None:
-            return None
-        known.append(right)
+            unknown += 1
+        else:
+            known.append(right)
+        if unknown == _PATIENCE:
+            break
     return sum(known) / len(known) if known else None
 
 
@@ -237,9 +247,8 @@ def dealt(keys: Sequence[str], seed: int) -> list[list[int]]:
     partners: list[list[int]] = [[] for _ in keys]
     for place, index in enumerate(order):
         others = [other for other in order[place + 1 :] + order[:place] if keys[other] != keys[index]]
-        stride = max(1, len(others) // DEALS)
-        # from another place for each item, so that all are used about as often
-        partners[index] = others[place % stride :: stride][:DEALS]
+        # of different contents, each item is dealt to as often as any other
+        partners[index] = others[:: max(1, len(others) // DEALS)][:DEALS]
     return partners
 
 

@@ -198,7 +198,11 @@ class Material:
         where = f"{self.run.path} is about another"
         known = self.before.get("task")
         if known and known != json.loads(json.dumps(self.task_section())):
-            what = f"{known['name']}, not {self.task.name}" if known["name"] != self.task.name else "it was changed"
+            what = (
+                f"{known['name']}, not {self.task.name}"
+                if known["name"] != self.task.name
+                else "it was changed, or is scored otherwise now"
+            )
             raise WhatStuckError(f"{where} task ({what}): choose another --out")
         if not self.arm:
             return

@@ -13,8 +13,8 @@ REPLIES = pa.schema(
         ("success", pa.bool_()),
         ("outcome", pa.string()),  # right, no_answer, ... ; check_failed, check_timed_out
         ("chance", pa.float64()),  # share of up to 16 other items of the cell that this reply is right for
-        # 0 or 1: valid, or else right, by the training's meanings alone, not by those shown; null where these are the
-        # same, and in Fake; of an episode, the share of its turns
+        # 0 or 1: valid by the training's meanings and not by those shown; null where these have the same words, and for
+        # other kinds than instruction and harder; of an episode, the share of its turns
         ("old", pa.float64()),
         ("cut", pa.bool_()),  # whether it was cut at the longest length; of an episode, in any turn
     ]

@@ -18,7 +18,7 @@ from whatstuck.rows.verdicts.intervals import Share, wilson
 _FEW = 40  # contents below which a bootstrap over them is not trusted alone
 
 
-def clustered(values: Sequence[float | None], keys: Sequence[str], *, seed: int = 0) -> Share:
+def clustered(values: Sequence[float | None], keys: Sequence[str], *, seed: int = 0, shared: bool = False) -> Share:
     """A mean with its 95 % interval.
 
     Where every content occurs once and values are 0 or 1, by Wilson's score. Where contents repeat, by a bootstrap over
@@ -30,6 +30,7 @@ def clustered(values: Sequence[float | None], keys: Sequence[str], *, seed: int 
         values: From 0 to 1; None and NaN are left out.
         keys: Content of each.
         seed: Of the resamples.
+        shared: Values rest on the other contents, too, as chance does: then it is never narrower than Wilson's.
 
     >>> share = clustered([1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b"])
     >>> share.value, share.low, share.high
@@ -53,7 +54,7 @@ def clustered(values: Sequence[float | None], keys: Sequence[str], *, seed: int 
         sums[place[key]] += (value, 1.0)
     mean, low, high = RowBootstrap(len(contents), seed=seed).ratio(sums[:, :1], sums[:, 1:])
     found = Share(float(mean[0]), float(low[0]), float(high[0]))
-    if len(contents) >= _FEW:
+    if len(contents) >= _FEW and not shared:
         return found
     least = wilson(found.value * len(contents), len(contents))
     # the bootstrap over one content is not known
@@ -90,7 +91,7 @@ def cell_rows(
             continue
         keys = [record["content"] for record in of_kind]
         success, validity, chance, old = (
-            clustered([record.get(name) for record in of_kind], keys, seed=seed)
+            clustered([record.get(name) for record in of_kind], keys, seed=seed, shared=name == "chance")
             for name in ("success", "valid", "chance", "old")
         )
         outcomes = [record["outcome"] for record in of_kind]

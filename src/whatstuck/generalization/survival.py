@@ -45,8 +45,8 @@ class Thresholds:
         lost: Share up to which it is lost. The frozen arms of that table keep 0 on most variants.
         wide: Width of an interval from which on it does not tell how much survives, though something does and
             something does not: half of 20 items, or five of six.
-        ignores: Share that Fake, or replies that obey the old instruction, must have to show that the old meaning is
-            carried out: most of what the arm can do.
+        ignores: Share that Fake must have of the success with the training wording, or that must obey the old
+            instruction of all replies, to show that the old meaning is carried out: most of what the arm can do.
             The frozen arms of that table have 0.95 and more, our small models 0.8 and more.
         least_contents: Different contents below which nothing is concluded from a cell: one alone would be worth more
             than a twentieth, and an interval over so few says little of others.
@@ -76,8 +76,7 @@ class Cell:
         above: Success above chance, as a share of what there is above chance, whatever failed checks hid.
         survives: The same, divided by that of the training wording; NaN where the arm cannot do the task.
         state: What that amounts to.
-        old: Replies that obey the old instruction and not the one shown, as a share of the success with the training
-            wording; NaN where no instruction is new, and in Fake.
+        old: Share of replies that obey the old instruction and not the one shown; NaN where no instruction is new.
     """
 
     row: Record
@@ -141,7 +140,7 @@ class Arm:
         Fake shows nothing; what replies obey shows no success.
         """
         either = [state for state in (self.fake, self.obeys_old) if state != "not asked"]
-        order: tuple[State, ...] = ("kept", "partly", "lost", "cannot tell")
+        order: tuple[State, ...] = ("kept", "partly", "cannot tell", "lost")
         return next((state for state in order if state in either), "not asked")
 
 
@@ -240,7 +239,7 @@ def _cell(row: Record, kind: str, training: Share) -> Cell:
         return Cell(row, kind, above, UNKNOWN, _able(row))
     survives = quotient(above, training)
     state: State = "cannot tell" if _too_few(row) else _state(survives)
-    return Cell(row, kind, above, survives, state, quotient(interval(row, "old"), training))
+    return Cell(row, kind, above, survives, state, interval(row, "old"))
 
 
 def quotient(one: Share, other: Share) -> Share:

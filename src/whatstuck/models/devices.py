@@ -25,7 +25,7 @@ def usable_device(name: str) -> str:
 def peak_memory(device: str | torch.device) -> float:
     """Bytes that were taken so far at most: of the GPU, or of this process where none computes."""
     if torch.device(device).type == "cuda":
-        return float(torch.cuda.max_memory_allocated())
+        return float(torch.cuda.max_memory_allocated(device))
     import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024

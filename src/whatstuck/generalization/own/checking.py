@@ -112,7 +112,6 @@ class Guard:
         self._settings = {
             "kind": kind,
             "what": what,
-            "time_limit": time_limit,
             "folder": str(folder),
             "loading": _LOADING,
         }
@@ -136,18 +135,19 @@ class Guard:
             self.failures[checked.said] += 1
         return checked
 
-    def ask(self, row: Mapping[str, Any], answer: str) -> Checked:
-        """The same, of which nothing is counted or logged."""
+    def ask(self, row: Mapping[str, Any], answer: str, *, longer: float = 0.0) -> Checked:
+        """The same, of which nothing is counted or logged, with some more seconds."""
         if self._worker is None:
             try:
                 self._worker = self._start()
             except WhatStuckError as error:  # it could be loaded before
                 return Checked(None, CHECK_FAILED, str(error))
-        said = self._worker.ask({"row": dict(row), "answer": answer}, self._time_limit)
+        limit = self._time_limit + longer
+        said = self._worker.ask({"row": dict(row), "answer": answer, "time_limit": limit}, limit)
         if said is None:
             self._worker.end()
             self._worker = None
-            return Checked(None, CHECK_TIMED_OUT, f"no answer in {self._time_limit:g} seconds")
+            return Checked(None, CHECK_TIMED_OUT, f"no answer in {limit:g} seconds")
         if said.get("ended"):
             self._worker.end()
             self._worker = None

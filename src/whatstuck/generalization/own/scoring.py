@@ -7,12 +7,13 @@ match where there is none) is compared as in `exact`. A function gets the column
 under `gold`, and the reply.
 
 A reply is valid if it gives an answer, and, where a mapping is scored by one of the first three, if that is one of the
-words of that mapping. Of `exact`, a reply that begins with the answer and goes on is `longer`, which is neither valid
-nor right: what follows may take the answer back.
+words of that mapping. Of `exact`, a reply that begins with the answer and goes on is called `longer`; it is not right,
+since what follows may take the answer back, and where there are words it is none of them.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from whatstuck.datasets import Message, Row
@@ -27,9 +28,9 @@ Same = Callable[[str, str], bool]
 RIGHT = Score(valid=True, success=True, outcome="right")
 WRONG = Score(valid=True, success=False, outcome="wrong")
 OTHER_WORD = Score(valid=False, success=False, outcome="other_word")
-GOES_ON = Score(valid=False, success=False, outcome=LONGER)
 
 _CONTAINS = find_checker("contains")
+_DECIMALS = re.compile(r"[.,]\d")
 
 
 def same_text(answer: str, gold: str) -> bool:
@@ -77,9 +78,9 @@ def goes_on(reply: str, answers: Sequence[str]) -> bool:
 
 
 def _begins(text: str, answer: str) -> bool:
-    more = text != answer and text.startswith(answer)
-    # with the next character, which shows whether the word ends there
-    return more and _CONTAINS(_row_of(answer), text[: len(answer) + 1])
+    more = text[len(answer) :] if text.startswith(answer) else ""
+    # with the next character, which shows whether the word ends there; 1.5 does not begin with 1
+    return bool(more) and not _DECIMALS.match(more) and _CONTAINS(_row_of(answer), text[: len(answer) + 1])
 
 
 def _row_of(gold: str) -> Row:
@@ -136,7 +137,7 @@ class OwnScorer:
         score = compare(found, right, words, self.same)
         exact = self.guard is None and self.same is same_text
         unlike = score is (OTHER_WORD if words else WRONG)
-        return GOES_ON if exact and unlike and goes_on(found, words or right) else score
+        return replace(score, outcome=LONGER) if exact and unlike and goes_on(found, words or right) else score
 
     def told(self, item: OwnRow, gold: str) -> dict[str, Any]:
         """What the guard is told of a row."""

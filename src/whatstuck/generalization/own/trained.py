@@ -95,7 +95,12 @@ def _is_ours(recipe: Recipe, prompt: str) -> bool:
 
 
 def _fits(template: Template, words: Mapping[str, str], prompt: str) -> bool:
-    """Whether a prompt has what stands around the slots of a template, in order; some slots hold known words."""
+    """Whether a prompt has what stands around the slots of a template, in order; some slots hold known words.
+
+    Every prompt has what a template without any text of its own says, so that tells nothing.
+    """
+    if not "".join(template.texts).strip():
+        return False
     pieces = [template.texts[0]]
     for slot, text in zip(template.slots, template.texts[1:], strict=True):
         if slot in words:

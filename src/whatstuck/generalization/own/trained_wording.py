@@ -18,7 +18,9 @@ from whatstuck.generalization.own.rows import content_key
 
 _RECORD = "whatstuck_train.json"  # of `whatstuck train`; docs/run-folder.md
 
-_ALIKE = 0.5  # share of the rows of the best file from which on another one may be the training's as well
+_ALIKE = 0.5
+"""Share of the rows of the best file, or of the training, that must be in common; and of what they have in common, from
+which on another file may be the training's as well."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,9 +94,12 @@ def choose(
 
 def _wordings_of(training: TrainingRows, wordings: Mapping[Path, Sequence[Row]]) -> list[Path]:
     """The file that has most rows of the training, and those that have nearly as many: it may have all wordings."""
-    counts = {file: len(training.keys & _keys(rows)) for file, rows in wordings.items()}
-    most = max(counts.values())
-    return [file for file, count in counts.items() if count and count >= _ALIKE * most]
+    keys = {file: _keys(rows) for file, rows in wordings.items()}
+    counts = {file: len(training.keys & of_file) for file, of_file in keys.items()}
+    best = max(counts, key=lambda file: counts[file])
+    if not counts[best] or counts[best] < _ALIKE * min(len(training.keys), len(keys[best])):
+        return []  # a few prompts may be in common by chance
+    return [file for file, count in counts.items() if count >= _ALIKE * counts[best]]
 
 
 def _read_record(file: Path) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ def main() -> None:
         _tell(told, {"found": source})
         for line in asked:
             request = json.loads(line)
-            _tell(told, _answer(check, request["row"], request["answer"], settings["time_limit"]))
+            _tell(told, _answer(check, request["row"], request["answer"], request["time_limit"]))
 
 
 def _answer(check: Check, row: dict[str, Any], answer: str, time_limit: float) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def _rule(thresholds: Mapping[str, Any], by: Sequence[str]) -> str:
 def _shows_ignoring(run: GeneralizationRun, variants: Sequence[Mapping[str, Any]]) -> list[str]:
     """What there is that shows whether an instruction is ignored."""
     fake = any(variant.get("kind") == "fake" for variant in variants)
-    return ["Fake"] * fake + ["replies that obey the old instruction"] * has_old(run)
+    new = any(variant.get("kind") == "instruction" for variant in variants)
+    return ["Fake"] * fake + ["replies that obey the old instruction"] * (new and has_old(run))
 
 
 def _caveats(run: GeneralizationRun, variants: Sequence[Mapping[str, Any]], *, text: bool) -> list[str]:
