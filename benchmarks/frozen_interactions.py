@@ -158,7 +158,7 @@ def main() -> None:
             continue
         steps = sorted(int(path.name.split("-")[1]) for path in arm.glob("checkpoint-*"))
         found = {step: measure(arm / f"checkpoint-{step}", asked.seed) for step in steps}
-        part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        part.write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
         print(arm.name, json.dumps(found[steps[-1]]))
 
 

@@ -3,12 +3,15 @@
 Each entry is the mean over seeds, with the least and the most where there are several; a seed's own interval stands in
 its part. Nothing is chosen here: the last step is shown, and the curve beside it.
 
-    python benchmarks/frozen_tables.py FOLDER
+    python benchmarks/frozen_tables.py FOLDER --keep docs/experiments/frozen-prompts
+    python benchmarks/frozen_tables.py docs/experiments/frozen-prompts     # the same, from what was kept
 """
 
 import argparse
+import csv
 import json
 import math
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,34 @@ from frozen_prompts import MAIN_BASE, signature
 
 Row = Mapping[str, Any]
 _CURVE = ("All-5", "6-9-7")
+_KEPT = "results.csv"
+_NUMBERS = ("success", "low", "high", "validity", "validity_low", "validity_high", "old")
+_COUNTS = ("tier", "seed", "step", "items")
+_NAMES = ("task", "base", "arm", "objective", "variant")
 
 
 def read_parts(folder: Path) -> list[Row]:
-    """All rows of all parts."""
+    """All rows of all parts, or those that were kept of them."""
+    if (folder / _KEPT).exists():
+        with (folder / _KEPT).open(encoding="utf-8", newline="") as file:
+            return [_read(line) for line in csv.DictReader(file)]
     files = sorted((folder / "parts").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+    return [_read({name: row[name] for name in (*_NAMES, *_COUNTS, *_NUMBERS)}) for row in rows]
+
+
+def _read(line: Mapping[str, Any]) -> Row:
+    found = {name: str(line[name]) for name in _NAMES} | {name: int(line[name]) for name in _COUNTS}
+    return found | {name: float(line[name]) for name in _NUMBERS}
+
+
+def keep(rows: Sequence[Row], folder: Path) -> None:
+    """Write what the tables are made of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _KEPT).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, (*_NAMES, *_COUNTS, *_NUMBERS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{row[name]:.4f}" if name in _NUMBERS else row[name] for name in row} for row in rows)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -84,7 +109,7 @@ def print_curves(rows: Sequence[Row], variants: Sequence[str]) -> None:
 def print_tier_0(rows: Sequence[Row]) -> None:
     """Bases, arms and objectives of the micro model."""
     plain = [row for row in rows if row["objective"] == "sft"]
-    bases = sorted({row["base"] for row in plain})
+    bases = sorted({row["base"] for row in plain}, key=int)
     groups = [
         (f"{arm}, base {base}", [row for row in plain if (row["arm"], row["base"]) == (arm, base)])
         for base in bases
@@ -104,7 +129,7 @@ def print_tier_0(rows: Sequence[Row]) -> None:
     for base in bases:
         print(f"\nbase {base}")
         print_curves([row for row in plain if (row["arm"], row["base"]) == ("frozen", base)], _CURVE)
-    main = [row for row in plain if row["base"] == MAIN_BASE]
+    main = [row for row in plain if row["base"] == str(MAIN_BASE)]
     seeds = {row["seed"] for row in main if row["arm"] in ("k2", "k4", "k8", "paper")}
     order = [
         (arm, [row for row in main if row["arm"] == arm and row["seed"] in seeds])
@@ -114,7 +139,7 @@ def print_tier_0(rows: Sequence[Row]) -> None:
     if len(order) > 2:
         print("\n### How many mappings are enough")
         print_arms([row for _, some in order for row in some], order)
-    others = [row for row in rows if row["arm"] == "frozen" and row["base"] == MAIN_BASE]
+    others = [row for row in rows if row["arm"] == "frozen" and row["base"] == str(MAIN_BASE)]
     seeds = {row["seed"] for row in others if row["objective"] != "sft"}
     order = [
         (name, [row for row in others if row["objective"] == name and row["seed"] in seeds])
@@ -184,9 +209,15 @@ def interval(numbers: Sequence[float], places: int) -> str:
 def main() -> None:
     """Print everything that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    rows = read_parts(folder)
+    parser.add_argument("folder", type=Path, help="what `frozen_prompts.py --out` wrote, or what was kept of it")
+    parser.add_argument("--keep", type=Path, help="folder for the rows that the tables are made of")
+    asked = parser.parse_args()
+    folder, rows = asked.folder, read_parts(asked.folder)
+    if asked.keep is not None:
+        keep(rows, asked.keep)
+        for file in (folder / "interactions").glob("*.json"):
+            (asked.keep / "interactions").mkdir(exist_ok=True)
+            shutil.copy(file, asked.keep / "interactions")
     micro = [row for row in rows if row["tier"] == 0]
     language = [row for row in rows if row["tier"] > 0]
     if micro:

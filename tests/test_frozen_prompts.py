@@ -24,7 +24,14 @@ TASK = micro_points()
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("micro_model", "frozen_micro", "frozen_evaluation", "frozen_prompts", "frozen_interactions")
+    names = (
+        "micro_model",
+        "frozen_micro",
+        "frozen_evaluation",
+        "frozen_prompts",
+        "frozen_interactions",
+        "frozen_tables",
+    )
     return {name: importlib.import_module(name) for name in names}
 
 
@@ -248,6 +255,34 @@ def test_players_are_the_words_that_carry_meaning(scripts: dict[str, ModuleType]
     text = TASK.prompts["training"].render(Hand(("K", "3", "J"), 4), TASK.training)
     words = [text[start:end] for start, end in scripts["frozen_interactions"].players(text)]
     assert words == ["10", "10", "10", "4", "K", "3", "J"]
+
+
+def test_tables_are_the_same_from_what_was_kept(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(0)
+    (tmp_path / "parts").mkdir()
+    for arm, seed in itertools.product(("frozen", "diverse"), (0, 1)):
+        rows = [
+            {"task": TASK.name, "base": 150, "arm": arm, "objective": "sft", "variant": variant.name, "tier": 0}
+            | {"seed": seed, "step": step, "items": 300}
+            | {name: round(rng.random(), 4) for name in scripts["frozen_tables"]._NUMBERS}
+            | {"old": float("nan") if variant.kind == "training" else 0.5}
+            for step in (0, 20, 800)
+            for variant in TASK.variants
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in ({"identity": arm}, *rows))
+        (tmp_path / "parts" / f"{arm}-{seed}.jsonl").write_text(text, encoding="utf-8")
+    kept = tmp_path / "kept"
+    said = []
+    for asked in ([str(tmp_path), "--keep", str(kept)], [str(kept)]):
+        monkeypatch.setattr("sys.argv", ["frozen_tables.py", *asked])
+        scripts["frozen_tables"].main()
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert "| frozen, base 150 | 2 | " in said[0]
+    assert "| 150 | 1 | " in said[0]
+    assert "nan" not in said[0]
 
 
 # --- the experiment itself, with fewer steps
