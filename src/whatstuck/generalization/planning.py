@@ -45,7 +45,6 @@ def plan(settings: GeneralizeSettings) -> Json:
         "longest_reply": max(cell.longest for cell in cells.values()),
         "seconds": float(f"{_seconds(material, missing):.2g}"),
         "memory_gb": round(peak_memory(material.device) / 2**30, 1),
-        "warnings": material.warnings,
     }
 
 
