@@ -7,6 +7,7 @@ chosen by a column that is reported. A part knows what it was made of, and is ma
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,8 @@ def rounded(row: Row) -> Row:
 
 
 def line_of(rows: Sequence[Row], **about: Any) -> dict[str, Any]:
-    """Success and validity per arm and variant, at step 0 and at the last step; Fake is a variant."""
+    """Success, validity and what obeys the old instruction per arm and variant at the last step, and the first two at
+    step 0; Fake is a variant."""
     last = max(row["step"] for row in rows)
     return about | {
         "last_step": last,
@@ -124,6 +126,7 @@ def line_of(rows: Sequence[Row], **about: Any) -> dict[str, Any]:
                 row["variant"]: {
                     "success": [row["success"], row["low"], row["high"]],
                     "validity": [row["validity"], row["validity_low"], row["validity_high"]],
+                    "obeys_old": None if math.isnan(row["old"]) else row["old"],
                     "at_step_0": [_first(rows, row)["success"], _first(rows, row)["validity"]],
                 }
                 for row in rows
