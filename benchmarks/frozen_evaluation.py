@@ -116,8 +116,7 @@ def rounded(row: Row) -> Row:
 
 
 def line_of(rows: Sequence[Row], **about: Any) -> dict[str, Any]:
-    """Success, validity and what obeys the old instruction per arm and variant at the last step, and the first two at
-    step 0; Fake is a variant."""
+    """Per arm and variant, success, validity and what obeys the old instruction; the first two at step 0 as well."""
     last = max(row["step"] for row in rows)
     return about | {
         "last_step": last,

@@ -177,7 +177,7 @@ def likelihood(micro: ModuleType, model: torch.nn.Module, examples: list[object]
 
 
 def cells(arm: str, step: int, **success: float) -> list[dict[str, object]]:
-    columns = ("success", "low", "high", "validity", "validity_low", "validity_high")
+    columns = ("success", "low", "high", "validity", "validity_low", "validity_high", "old")
     return [
         {"arm": arm, "variant": name.replace("_", "-"), "step": step} | dict.fromkeys(columns, value)
         for name, value in success.items()
