@@ -15,13 +15,13 @@ import helpers
 from test_rl import moods, own_task
 from whatstuck.datasets import Message, Row, read_rows, render, rows_from, target_ids
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import file_hash
 from whatstuck.generalization.arms import make_arm, write_arm
 from whatstuck.generalization.own import load_task
 from whatstuck.generalization.registry import make_task
 from whatstuck.models.generating import Answers, Continuation
 from whatstuck.rows.verdicts import replies
 from whatstuck.rows.verdicts.answers import find_checker
-from whatstuck.runs import file_hash
 from whatstuck.training import difficulty
 from whatstuck.training.difficulty import Difficulty, curate, difficulties
 from whatstuck.training.judges import CheckTimedOutError, GuardedChecker, task_checker

@@ -13,11 +13,11 @@ import helpers
 from whatstuck import WhatStuckError
 from whatstuck.datasets import Message, Row, render, target_ids
 from whatstuck.dynamics.teacher_forcing import TokenRow
+from whatstuck.files import file_hash
 from whatstuck.rows.feeding.gate import checked, ends_are_learned, failed_tests, fitting, followed
 from whatstuck.rows.feeding.rerun import fed_by_trl
 from whatstuck.rows.feeding.sources import feed_of, find_source
 from whatstuck.rows.material import TrainingRow
-from whatstuck.runs import file_hash
 from whatstuck.training import TrainConfig
 from whatstuck.training.sft import RECORD
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 import helpers
 from whatstuck.datasets import read_rows
 from whatstuck.errors import MissingExtraError, WhatStuckError
+from whatstuck.files import file_hash
 from whatstuck.models import CheckpointedModel, checkpoint_at, fingerprint
 from whatstuck.rows import preparing
 from whatstuck.rows.interventions import intervening
@@ -32,7 +33,7 @@ from whatstuck.rows.interventions.training import Recipe, TrainingRunner, last_f
 from whatstuck.rows.interventions.wordings import as_asked, read_paraphrases, wordings
 from whatstuck.rows.schemas import INTERVENTIONS, UNLEARNED, VERDICTS
 from whatstuck.rows.settings import RowsSettings
-from whatstuck.runs import file_hash, read_table, write_json, write_table
+from whatstuck.runs import read_table, write_json, write_table
 from whatstuck.training import TrainConfig, train_model
 from whatstuck.training._data import Encoder
 

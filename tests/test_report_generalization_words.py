@@ -188,8 +188,8 @@ def test_replies_that_go_on_are_counted_where_there_are_any(tmp_path: Path) -> N
     assert "go on" not in Reader(make_page(with_columns(folder, {"longer": {"ID": 0}}))).text
     text = Reader(make_page(with_columns(folder, {"longer": {"ID": 1200, "Five": 1}}))).text
     assert (
-        "Replies that begin with an answer and go on: 2,402 of 4,200 in this run. They count as no answer of the "
-        "task's form; where they are many, ask for the answer alone"
+        "Replies that begin with an answer and go on: 2,402 of 4,200 in this run. They are not right, since "
+        "what follows may take the answer back; where they are many, ask for the answer alone"
     ) in text
 
 

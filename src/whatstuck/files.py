@@ -1,10 +1,13 @@
-"""Files that appear whole or not at all. Nothing heavy is imported here, so that the report can use it too."""
+"""Files that appear whole or not at all, and their hashes. Nothing heavy is imported here: the report uses it too."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from whatstuck.errors import WhatStuckError
 
 
 @contextmanager
@@ -29,3 +32,22 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of a folder's files and their names, as hex.
+
+    Raises:
+        WhatStuckError: If there is nothing at the path.
+    """
+    if not path.exists():
+        raise WhatStuckError(f"{path} does not exist: check the path")
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

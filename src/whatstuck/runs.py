@@ -230,25 +230,6 @@ def model_names(paths: list[Path], taken: Collection[str] = ()) -> list[str]:
     return names
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of a folder's files and their names, as hex.
-
-    Raises:
-        WhatStuckError: If there is nothing at the path.
-    """
-    if not path.exists():
-        raise WhatStuckError(f"{path} does not exist: check the path")
-    digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for file in files:
-        if path.is_dir():
-            digest.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def content_hash(value: Any) -> str:
     """SHA-256 of a JSON value, as hex; equal values give equal hashes."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -16,10 +16,10 @@ import pyarrow as pa
 import torch
 
 from whatstuck.dynamics.certainty import Ranges
+from whatstuck.files import file_hash
 from whatstuck.interactions.extraction import DEFAULT_TILT, Interactions, extract_interactions
 from whatstuck.runs import (
     content_hash,
-    file_hash,
     read_table,
     read_tensors,
     step_name,

@@ -19,6 +19,7 @@ from whatstuck.dynamics.gamma import POOLED, UPPER_BOUND
 from whatstuck.dynamics.selecting import Selection
 from whatstuck.dynamics.settings import TrackSettings
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import file_hash
 from whatstuck.models import (
     Checkpoint,
     base_mismatch,
@@ -31,7 +32,7 @@ from whatstuck.models import (
     usable_device,
 )
 from whatstuck.models import mask_token as find_mask_token
-from whatstuck.runs import Json, RunFolder, file_hash, model_names, read_table
+from whatstuck.runs import Json, RunFolder, model_names, read_table
 
 logger = logging.getLogger(__name__)
 

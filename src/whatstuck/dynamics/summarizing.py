@@ -16,12 +16,12 @@ from whatstuck.dynamics.probing import effects_of, read_probe
 from whatstuck.dynamics.records import Recorder
 from whatstuck.dynamics.statements import statements
 from whatstuck.dynamics.verdict import decide, record_cost, record_heldout
+from whatstuck.files import file_hash
 from whatstuck.report import write_report
 from whatstuck.runs import (
     Json,
     RunFolder,
     content_hash,
-    file_hash,
     read_table,
     step_name,
     table_metadata,

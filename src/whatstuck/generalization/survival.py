@@ -178,7 +178,11 @@ def look(rows: Sequence[Record], beyond: Collection[str] = ()) -> Arm:
         kind = BEYOND if name in beyond else str(row["kind"])
         cells[name] = _cell(row, kind, training if able == "kept" else UNKNOWN)
     fakes = [_ignores(cell, cell.survives) for cell in cells.values() if cell.kind == "fake"]
-    olds = [_ignores(cell, cell.old) for cell in cells.values() if cell.kind == "instruction" and _is_known(cell.old)]
+    olds = [
+        _ignores(cell, cell.old)
+        for cell in cells.values()
+        if cell.kind == "instruction" and not math.isnan(cell.old.value)
+    ]
     return Arm(step, decoding, able, _together(fakes), _together(olds), cells, history)
 
 
@@ -272,10 +276,6 @@ def _ignores(cell: Cell, share: Share) -> State:
     if share.high <= THRESHOLDS.lost:
         return "lost"
     return _part(share, THRESHOLDS.ignores)
-
-
-def _is_known(share: Share) -> bool:
-    return not math.isnan(share.value)
 
 
 def _together(states: Iterable[State]) -> State:

@@ -92,7 +92,7 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         "survives": _listed(cell.survives),
         "validity": _listed(interval(row, "validity")),
         "chance": _listed(interval(row, "chance")),
-        "old": _listed(interval(row, "old")),
+        "old": _listed(cell.old),
         "items": row["items"],
         "contents": row["contents"],
     }

@@ -83,7 +83,7 @@ def _instructions(arm: Arm) -> list[str]:
     if not asked:
         return []
     said = [f"{_MEANS[arm.verdict]}. Right replies: {_each(asked)}."]
-    old = {name: interval(cell.row, "old") for name, cell in asked.items()}
+    old = {name: cell.old for name, cell in asked.items()}
     if arm.obeys_old != "not asked":
         said.append(f"Replies that obey the old instruction and not the new one: {_spread(old)}.")
     fakes = arm.of("fake")

@@ -9,7 +9,8 @@ from typing import Any
 from whatstuck.datasets import Row, read_rows, rows_from
 from whatstuck.dynamics.settings import TrackSettings
 from whatstuck.errors import WhatStuckError
-from whatstuck.runs import content_hash, file_hash
+from whatstuck.files import file_hash
+from whatstuck.runs import content_hash
 from whatstuck.stopping import EndOfRemoval, Rule, default_rules
 
 _IN_MEMORY = "(rows given in Python)"

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from whatstuck.datasets import Row, render, target_ids
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import file_hash
 from whatstuck.models import (
     Checkpoint,
     base_mismatch,
@@ -28,7 +29,7 @@ from whatstuck.rows.material import NotTrained, TrainingRow
 from whatstuck.rows.settings import RowsSettings
 from whatstuck.rows.trajectories import TrainedRow
 from whatstuck.rows.verdicts.answers import Checker, find_checker, function_hash
-from whatstuck.runs import RunFolder, file_hash
+from whatstuck.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 

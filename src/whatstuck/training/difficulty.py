@@ -17,14 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whatstuck.datasets import Row, read_rows, render, target_ids, write_rows
 from whatstuck.errors import WhatStuckError
-from whatstuck.files import whole
+from whatstuck.files import file_hash, whole
 from whatstuck.models import CheckpointedModel, checkpoint_at, fingerprint, resolve_model, usable_device
 from whatstuck.models.generating import seed_of
 from whatstuck.progress import Task
 from whatstuck.rows.thresholds import Thresholds
 from whatstuck.rows.verdicts.answers import Checker, judges_wordings
 from whatstuck.rows.verdicts.replies import Question, Reply, Respondent
-from whatstuck.runs import Json, file_hash, versions, write_json
+from whatstuck.runs import Json, versions, write_json
 from whatstuck.training.judges import CheckTimedOutError, TaskChecker, identity_of, judging
 
 logger = logging.getLogger(__name__)

@@ -13,13 +13,14 @@ from typing import Any
 
 from whatstuck.datasets import Row
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import file_hash
 from whatstuck.generalization.arms import ArmRows
 from whatstuck.generalization.cells import CHECK_FAILED, CHECK_TIMED_OUT
 from whatstuck.generalization.mapping import InstructionMapping
 from whatstuck.generalization.own.checking import Guard
 from whatstuck.generalization.task import Task
 from whatstuck.rows.verdicts.answers import Checker, find_checker
-from whatstuck.runs import Json, file_hash
+from whatstuck.runs import Json
 
 
 class CheckFailedError(WhatStuckError):

@@ -19,10 +19,11 @@ import torch
 from whatstuck.datasets import write_rows
 from whatstuck.dynamics.summarizing import finish
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import file_hash
 from whatstuck.live import WhatStuckCallback
 from whatstuck.live.schedule import dense_steps
 from whatstuck.models import fingerprint, load_model, load_tokenizer, peak_memory, positions_of, resolve_model
-from whatstuck.runs import Json, RunFolder, changed_values, file_hash, versions, write_json
+from whatstuck.runs import Json, RunFolder, changed_values, versions, write_json
 from whatstuck.training import _saving, _trainer
 from whatstuck.training._data import Prepared, prepare
 from whatstuck.training._record import read_record, refuse_changed

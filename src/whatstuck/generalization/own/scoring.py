@@ -67,6 +67,11 @@ def compare(found: str, right: Sequence[str], words: Sequence[str], same: Same) 
     return OTHER_WORD if words and not any(same(found, word) for word in words) else WRONG
 
 
+def contains(text: str, words: str) -> bool:
+    """Whether a text holds these words, whole and normalized."""
+    return _CONTAINS(_row_of(words), text)
+
+
 def goes_on(reply: str, answers: Sequence[str]) -> bool:
     """Whether a reply begins with just one of the answers, as whole words, and says more; normalized.
 
@@ -80,7 +85,7 @@ def goes_on(reply: str, answers: Sequence[str]) -> bool:
 def _begins(text: str, answer: str) -> bool:
     more = text[len(answer) :] if text.startswith(answer) else ""
     # with the next character, which shows whether the word ends there; 1.5 does not begin with 1
-    return bool(more) and not _DECIMALS.match(more) and _CONTAINS(_row_of(answer), text[: len(answer) + 1])
+    return bool(more) and not _DECIMALS.match(more) and contains(text[: len(answer) + 1], answer)
 
 
 def _row_of(gold: str) -> Row:

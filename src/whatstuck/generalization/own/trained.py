@@ -4,13 +4,13 @@ Training data come as columns, or as the prompts that were made of them. Then a 
 gave it, or by its prompt under one of the templates and mappings; not by the latter where words were drawn for it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from whatstuck.datasets import rows_from
+from whatstuck.files import file_hash
 from whatstuck.generalization.own.recipe import Recipe
 from whatstuck.generalization.own.rows import OwnRow, Records, content_key
 from whatstuck.generalization.own.templates import Template
@@ -78,8 +78,7 @@ def _has_our_ids(recipe: Recipe, path: Path) -> bool:
     """Whether `diversify` made the file, as it is, of the same columns, so that its ids are keys of rows."""
     try:
         said = json.loads(path.with_suffix(".manifest.json").read_text(encoding="utf-8"))
-        of_the_file = hashlib.sha256(path.read_bytes()).hexdigest()
-        return bool(said["columns"] == recipe.columns and said["out"]["sha256"] == of_the_file)
+        return bool(said["columns"] == recipe.columns and said["out"]["sha256"] == file_hash(path))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

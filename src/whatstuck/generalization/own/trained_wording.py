@@ -4,7 +4,6 @@ The run knows it, if it was begun; else the record of a training beside the chec
 rows. Otherwise it is the first, which must be said: a wrong guess turns the whole comparison round.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,9 @@ from typing import Any
 
 from whatstuck.datasets import Row, read_rows
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import file_hash
 from whatstuck.generalization.own.rows import content_key
-
-_RECORD = "whatstuck_train.json"  # of `whatstuck train`; docs/run-folder.md
+from whatstuck.training.sft import RECORD
 
 _ALIKE = 0.5
 """Share of the rows of the best file, or of the training, that must be in common; and of what they have in common, from
@@ -53,14 +52,14 @@ def recorded_rows(folders: Sequence[Path], wordings: Mapping[Path, Sequence[Row]
         wordings: Rows of known files, of which the training may have used one: its own may be gone.
     """
     for folder in sorted(set(folders)):
-        record = _read_record(folder / _RECORD)
+        record = _read_record(folder / RECORD)
         if record is None:
             continue
         data = Path(str(record["data"]))
-        hashes = {_hash(file): rows for file, rows in wordings.items()}
+        hashes = {file_hash(file): rows for file, rows in wordings.items()}
         rows = hashes.get(str(record.get("data_sha256")))
         if rows is None:
-            rows = _rows(data) if data.is_file() and _hash(data) == record.get("data_sha256") else []
+            rows = _rows(data) if data.is_file() and file_hash(data) == record.get("data_sha256") else []
         if rows:
             return TrainingRows(data.name, _keys(rows), _keys(_rows(folder / "heldout.jsonl")))
     return None
@@ -109,10 +108,6 @@ def _read_record(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and "data" in found else None
-
-
-def _hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _rows(file: Path) -> list[Row]:

@@ -6,15 +6,13 @@ is right there, too, unless one of them means another label here.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from whatstuck.datasets import Message, Row
 from whatstuck.generalization.mapping import InstructionMapping
-from whatstuck.rows.verdicts.answers import find_checker, normalized
+from whatstuck.generalization.own.scoring import contains
+from whatstuck.rows.verdicts.answers import normalized
 
 _SAID = 0.05
 """Share of prompts: a word in fewer of them stands there by chance, as `no` does in any text."""
 _LOOKED_AT = 200  # prompts of a wording, evenly spread
-
-_CONTAINS = find_checker("contains")
 
 
 def silent_wordings(
@@ -50,8 +48,4 @@ def note_of(names: Sequence[str], what: str) -> list[str]:
 
 def _says(prompts: Sequence[str], words: Iterable[str]) -> bool:
     looked_at = prompts[:: max(1, len(prompts) // _LOOKED_AT)]
-    return all(sum(_has(prompt, word) for prompt in looked_at) >= _SAID * len(looked_at) for word in words)
-
-
-def _has(prompt: str, word: str) -> bool:
-    return _CONTAINS(Row("", (Message("user", "?"),), word, 0, "heldout"), prompt)
+    return all(sum(contains(prompt, word) for prompt in looked_at) >= _SAID * len(looked_at) for word in words)

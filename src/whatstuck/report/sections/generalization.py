@@ -21,8 +21,8 @@ from whatstuck.report.words import counted, listed, number, percent
 _DIGITS = 12  # of a hash
 _WRONG = "; each is taken as wrong"
 _LONGER = (
-    ". They count as no answer of the task's form; where they are many, ask for the answer alone in the prompt, or "
-    "take a checker that finds it in a longer reply"
+    ". They are not right, since what follows may take the answer back; where they are many, ask for the answer alone "
+    "in the prompt, or take a checker that finds it in a longer reply"
 )
 _COUNTED = (
     ("no_answer", "Replies without an answer", _WRONG),

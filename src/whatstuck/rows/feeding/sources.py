@@ -16,10 +16,10 @@ from whatstuck.datasets import Row, read_rows
 from whatstuck.datasets.tables import open_table
 from whatstuck.dynamics.teacher_forcing import TokenRow
 from whatstuck.errors import WhatStuckError
+from whatstuck.files import file_hash
 from whatstuck.models import positions_of
 from whatstuck.rows.feeding.rerun import columns_of, fed_by_trl
 from whatstuck.rows.trajectories import trained_rows
-from whatstuck.runs import file_hash
 from whatstuck.settings import read_yaml
 from whatstuck.training._data import prepare
 from whatstuck.training.config import TrainConfig, trl_fields
