@@ -1,7 +1,8 @@
 """Success and validity of an arm's checkpoints on every variant, in one small file per arm.
 
 Curves take 50 items a cell; the first and the last step take 300, and only they are reported. No checkpoint is ever
-chosen by a column that is reported. A part knows what it was made of, and is made again where that has changed.
+chosen by a column that is reported. A part knows what it was made of, and is made again where that has changed. The
+base, which many arms begin with, is asked once.
 """
 
 import hashlib
@@ -68,17 +69,15 @@ def evaluate_arm(
         "checkpoints": {str(checkpoint.step): fingerprint(checkpoint.path) for checkpoint in found},
         "about": about,
     }
-    if part.exists():
-        first, *lines = part.read_text(encoding="utf-8").splitlines()
-        if json.loads(first) == json.loads(json.dumps(identity)):
-            return [json.loads(line) for line in lines]
-        logger.warning("%s was made of something else, and is made again", part)
+    if (kept := _read(part, identity)) is not None:
+        return kept
     for cell in cells:
         check_room(cell, tokenizer)
     models = CheckpointedModel(base, device=usable_device("auto"), dtype=torch.float32)
     steps = {checkpoint.step: checkpoint for checkpoint in found}
-    rows: list[Row] = []
-    for step in sorted({0, *steps}):
+
+    def ask(step: int) -> list[Row]:
+        rows: list[Row] = []
         with models.at(steps.get(step)) as model:
             for cell in cells:
                 asked = cell if step in (0, max(steps)) else cell.some(CURVE_ITEMS)
@@ -86,11 +85,40 @@ def evaluate_arm(
                 rows += cell_rows(
                     records, task=task.name, arm=arm, variant=cell.variant, step=step, unsolvable=cell.unsolvable
                 )
-    rows = [rounded(row | about) for row in rows]
+        return [rounded(row) for row in rows]
+
+    rows = [row for step in sorted(steps.keys() - {0}) for row in ask(step)]
+    if 0 in steps:
+        rows = ask(0) + rows
+    else:
+        of_base = identity | {"checkpoints": {"0": fingerprint(base)}, "about": {}}
+        name = hashlib.sha256(json.dumps(of_base).encode()).hexdigest()[:16]
+        first = part.parents[1] / "bases" / f"{name}.jsonl"
+        asked_before = _read(first, of_base)
+        before = ask(0) if asked_before is None else asked_before
+        if asked_before is None:
+            _write(first, of_base, before)
+        rows = [row | {"arm": arm} for row in before] + rows
+    rows = [row | about for row in rows]
+    _write(part, identity, rows)
+    return rows
+
+
+def _read(part: Path, identity: Row) -> list[Row] | None:
+    """What is kept in a part; None where there is none, or one of something else."""
+    if not part.exists():
+        return None
+    first, *lines = part.read_text(encoding="utf-8").splitlines()
+    if json.loads(first) == json.loads(json.dumps(identity)):
+        return [json.loads(line) for line in lines]
+    logger.warning("%s was made of something else, and is made again", part)
+    return None
+
+
+def _write(part: Path, identity: Row, rows: Sequence[Row]) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     with whole(part) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in (identity, *rows)), encoding="utf-8")
-    return rows
 
 
 def check_room(cell: Cell, tokenizer: Any) -> None:

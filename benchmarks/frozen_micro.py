@@ -22,7 +22,7 @@ CHECKPOINTS = (0, 20, 50, 100, 200, 400, 600, STEPS)
 STRENGTHS = (0, 150, 300, 600, 1200)
 """Pretraining steps of the base; fixed before anything was seen."""
 
-ARMS = ("frozen", "diverse", "k2", "k4", "k8", "paper")
+ARMS = ("frozen", "diverse", "thought", "diverse-thought", "k2", "k4", "k8", "paper")
 """See `whatstuck.generalization.arms`."""
 
 

@@ -6,6 +6,7 @@ part: what is there is not done again, so a killed call goes on where it stopped
 
     python benchmarks/frozen_prompts.py --tier 0 --seed 0 --json
     python benchmarks/frozen_prompts.py --tier 0 --seed 0 --bases 0 150 300 600 1200 --out frozen
+    python benchmarks/frozen_prompts.py --tier 0 --seed 0 --arms frozen diverse --objectives grpo adaback --out frozen
     python benchmarks/frozen_prompts.py --tier 1 --seed 0 --out frozen
     python benchmarks/frozen_tables.py frozen
 """
@@ -28,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from frozen_evaluation import Row, evaluate_arm, line_of
 from frozen_micro import OBJECTIVES, STRENGTHS, train_arm
+from frozen_reinforced import METHODS, reinforce_arm
 from micro_model import micro_base
 from whatstuck.generalization.tasks.micro_points import micro_points
 
@@ -37,7 +39,10 @@ MAIN_BASE = 150
 
 def tier_0(folder: Path, arm: str, base: int, seed: int, objective: str = "sft") -> list[Row]:
     """Train and evaluate one arm of tier 0."""
-    trained = train_arm(folder / "models", arm, seed=seed, strength=base, objective=objective)
+    if objective in METHODS:
+        trained = reinforce_arm(folder / "models", arm, objective, seed=seed, strength=base)
+    else:
+        trained = train_arm(folder / "models", arm, seed=seed, strength=base, objective=objective)
     return evaluate_arm(
         folder / "parts" / f"tier0-{trained.name}.jsonl",
         micro_base(folder / "models", seed, base),
@@ -102,7 +107,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="tier 0: 0 unless given; else only jobs of this seed")
     parser.add_argument("--arms", nargs="+", help="tier 0: frozen diverse unless given; else only jobs of these arms")
     parser.add_argument("--bases", nargs="+", type=int, default=[MAIN_BASE], help=f"tier 0: of {STRENGTHS}")
-    parser.add_argument("--objectives", nargs="+", default=["sft"], help=f"tier 0: sft, {', '.join(OBJECTIVES)}")
+    parser.add_argument(
+        "--objectives", nargs="+", default=["sft"], help=f"tier 0: sft, {', '.join((*OBJECTIVES, *METHODS))}"
+    )
     parser.add_argument("--out", type=Path, help="where models and parts are kept (default: nowhere)")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="tier 0: at a time")
     parser.add_argument("--json", action="store_true", help="one line instead of a table")

@@ -14,7 +14,7 @@ from whatstuck.datasets import read_rows
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.arms import ARMS, fixed_mappings, make_arm, write_arm
 from whatstuck.generalization.drawing import draw_items, side
-from whatstuck.generalization.mapping import NO_MAPPING
+from whatstuck.generalization.mapping import NO_MAPPING, InstructionMapping
 from whatstuck.generalization.registry import make_task, task, task_names
 from whatstuck.generalization.task import Task
 
@@ -22,6 +22,17 @@ SOKOBAN = make_task("sokoban")
 POINTS = make_task("general-points")
 TASKS = {"sokoban": {}, "general-points": {}, "micro-points": {}}
 COUNT = 300
+
+
+class Thoughtless:
+    """Writes the same reply with and without a thought."""
+
+    def __init__(self, demonstrator: Any) -> None:
+        self.demonstrator = demonstrator
+
+    def reply(self, item: Any, shown: InstructionMapping, *, thought: bool) -> str:
+        del thought
+        return str(self.demonstrator.reply(item, shown, thought=False))
 
 
 def made(name: str, arm: str, **options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -196,9 +207,10 @@ def test_what_a_task_lacks_is_said() -> None:
 
 @pytest.mark.parametrize("arm", ["thought", "diverse-thought", "k2-thought", "paper-thought"])
 def test_a_thought_that_is_none_makes_no_arm(arm: str) -> None:
-    """What micro points ask for is all the thought that there is, so the rows would be those of another arm."""
+    """The rows would be those of another arm."""
+    task = make_task("micro-points")
     with pytest.raises(WhatStuckError, match="the same with and without a thought") as caught:
-        make_arm(make_task("micro-points"), arm, 20)
+        make_arm(replace(task, demonstrator=Thoughtless(task.demonstrator)), arm, 20)
     assert "\n" not in str(caught.value)
 
 

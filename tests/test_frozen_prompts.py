@@ -1,15 +1,18 @@
 """The experiment on frozen prompts: its task, its arms, and what it reports."""
 
 import dataclasses
+import functools
 import importlib
 import itertools
 import json
 import random
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from whatstuck.generalization.arms import make_arm
 from whatstuck.generalization.cells import Asking, make_cell
@@ -29,6 +32,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
         "frozen_micro",
         "frozen_evaluation",
         "frozen_prompts",
+        "frozen_reinforced",
         "frozen_interactions",
         "frozen_tables",
     )
@@ -78,6 +82,18 @@ def test_replies_are_scored(reply: str, outcome: str) -> None:
     answer = TASK.parser.parse(reply)
     assert answer is not None
     assert TASK.scorer.score(Hand(("3", "K", "J"), 3), TASK.training, answer).outcome == outcome
+
+
+def test_a_thought_is_the_whole_search() -> None:
+    assert TASK.demonstrator is not None
+    hand = Hand(("3", "K", "J"), 3)
+    reply = TASK.demonstrator.reply(hand, TASK.training, thought=True)
+    assert reply == "3 10 10 : 23 3 3 - 17 : 3 + 10 - 10"
+    for thought in (False, True):
+        answer = TASK.parser.parse(TASK.demonstrator.reply(hand, TASK.training, thought=thought))
+        assert answer is not None
+        assert TASK.scorer.score(hand, TASK.training, answer).success
+    assert TASK.parser.parse("3 10 10 : 23 3 3 - 17") is None  # the search alone is no formula
 
 
 @pytest.mark.parametrize(
@@ -229,14 +245,59 @@ def test_a_part_that_was_made_of_something_else_is_made_again(scripts: dict[str,
     assert {row["items"] for row in second} == {6}
 
 
+def test_a_base_is_asked_once_for_all_arms(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    micro, arms, evaluation = (scripts[name] for name in ("micro_model", "frozen_micro", "frozen_evaluation"))
+    micro.BATCH = arms.BATCH = 8
+    try:
+        out = arms.train_arm(tmp_path, "frozen", seed=6, strength=1, steps=2)
+    finally:
+        micro.BATCH = arms.BATCH = 128
+    evaluation.ITEMS, evaluation.CURVE_ITEMS = 8, 4
+    base = tmp_path / "base-seed6-steps1"
+    whole = evaluation.evaluate_arm(tmp_path / "parts" / "a.jsonl", base, out, TASK, arm="frozen", about={"seed": 6})
+    shutil.rmtree(out / "checkpoint-0")
+    asked = []
+    real = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", lambda *given: asked.append(given) or real(*given))
+    for name in ("b", "c"):
+        part = tmp_path / "parts" / f"{name}.jsonl"
+        rows = evaluation.evaluate_arm(part, base, out, TASK, arm="frozen", about={"seed": 6})
+        assert json.dumps(rows) == json.dumps(whole)
+    assert len(asked) == (2 + 1) * len(TASK.variants)  # of the base and the last step, then of the last step alone
+
+
+@pytest.mark.parametrize("method", ["grpo", "adaback"])
+def test_an_arm_is_reinforced_from_its_own_checkpoint(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    micro, arms, reinforced = (scripts[name] for name in ("micro_model", "frozen_micro", "frozen_reinforced"))
+    for module, name, value in (
+        (micro, "BATCH", 8),
+        (arms, "BATCH", 8),
+        (reinforced, "_ITEMS", 16),
+        (reinforced, "train_arm", functools.partial(arms.train_arm, steps=reinforced.WARM)),
+    ):
+        monkeypatch.setattr(module, name, value)
+    out = reinforced.reinforce_arm(tmp_path, "diverse", method, seed=5, strength=1, steps=1)
+    warm = tmp_path / "seed5-base1-diverse" / f"checkpoint-{reinforced.WARM}"
+    base, begun, last = (
+        load_file(folder / "model.safetensors")
+        for folder in (tmp_path / "base-seed5-steps1", warm, out / "checkpoint-1")
+    )
+    moved = max(float((last[name] - begun[name]).abs().max()) for name in begun)
+    assert 0 < moved < 3e-4 < max(float((begun[name] - base[name]).abs().max()) for name in begun)
+
+
 def test_a_limit_that_cuts_the_right_reply_is_refused(scripts: dict[str, ModuleType]) -> None:
     evaluation, tokenizer = scripts["frozen_evaluation"], scripts["micro_model"].micro_tokenizer()
     short = dataclasses.replace(TASK, max_new_tokens=9)
     cell = make_cell(short, short.variants[0], Asking(items=4), tokenizer)
     with pytest.raises(ValueError, match="takes up to"):
         evaluation.check_room(cell, tokenizer)
-    for variant in TASK.variants:
-        evaluation.check_room(make_cell(TASK, variant, Asking(items=40), tokenizer), tokenizer)
+    for variant, thought in itertools.product(TASK.variants, (False, True)):
+        evaluation.check_room(make_cell(TASK, variant, Asking(items=40, thought=thought), tokenizer), tokenizer)
 
 
 def test_shares_of_interactions_by_word(scripts: dict[str, ModuleType]) -> None:

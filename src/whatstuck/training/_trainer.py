@@ -1,7 +1,8 @@
 """TRL's SFTTrainer, made to minimize any objective, to save whole checkpoints only, and to print nothing."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
@@ -51,9 +52,7 @@ def make_trainer(
     if adapter is None:
         model.requires_grad_(requires_grad=True)
     try:
-        with warnings.catch_warnings():
-            # PEFT asks transformers 5.23 for an old name; nothing that a user could change
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        with old_names_allowed():
             trainer = _trainer_class()(
                 model=model,
                 args=arguments,
@@ -79,6 +78,14 @@ def make_trainer(
         DenseCheckpoints(trainer, every=config.save_steps, dense=config.dense_checkpoints, save_first=config.use_peft)
     )
     return trainer
+
+
+@contextmanager
+def old_names_allowed() -> Iterator[None]:
+    """PEFT and TRL ask transformers 5.23 for an old name, and it warns; nothing that a user could change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def adapter_config(config: Any) -> Any:

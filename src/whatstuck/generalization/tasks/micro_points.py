@@ -4,6 +4,9 @@
 that is trained from nothing learns it within minutes on one core, so what frozen prompts do can be watched there.
 Products are left out: a million parameters did not learn to search through them in the same time (dev/LOG.md).
 
+With a thought the reply holds the whole search: `3 10 10 : 23 3 3 - 17 : 3 + 10 - 10`, the value of every choice of
+signs, in a fixed order, before the formula.
+
 Hands of the test are in no training, but their numbers are: under the training's mapping 10, J, Q and K count alike. A
 frozen training of 20,000 rows holds numbers and target of 274 of 300 items of ID, 274 of *Fake* and 165 of All-5, and
 of none of All-12, Regular, Large and Four. So success there may be a formula known by heart; that the numbers are those
@@ -11,6 +14,7 @@ of the instruction cannot.
 """
 
 import itertools
+import operator
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -51,12 +55,16 @@ def values_of(cards: Cards, mapping: InstructionMapping) -> tuple[int, ...]:
     return tuple(int(mapping[card]) if card in FACES else int(card) for card in cards)
 
 
+def every_sum(numbers: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
+    """The value of every choice of signs for numbers in that order, plus before minus; the first one stays positive."""
+    choices = [(1, *rest) for rest in itertools.product((1, -1), repeat=len(numbers) - 1)]
+    return [(sum(map(operator.mul, signs, numbers)), signs) for signs in choices]
+
+
 def sums(numbers: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
-    """Every target that can be reached with numbers in that order, with the first signs that do (plus before minus)."""
+    """Every target that can be reached with numbers in that order, with the first signs that do."""
     found: dict[int, tuple[int, ...]] = {}
-    for rest in itertools.product((1, -1), repeat=len(numbers) - 1):
-        signs = (1, *rest)
-        value = sum(sign * number for sign, number in zip(signs, numbers, strict=True))
+    for value, signs in every_sum(numbers):
         if 0 <= value <= LARGEST_TARGET:
             found.setdefault(value, signs)
     return found
@@ -149,17 +157,17 @@ class SumScorer:
 
 
 class SumDemonstrator:
-    """Writes the cards' numbers and the first formula that reaches the target."""
+    """Writes the cards' numbers, with a thought all sums, and the first formula that reaches the target."""
 
     def reply(self, item: Hand, shown: InstructionMapping, *, thought: bool) -> str:
-        """The reply; the numbers are all the thought there is, with or without `thought`."""
-        del thought
+        """The reply."""
         numbers = values_of(item.cards, shown)
+        searched = " ".join(str(value).replace("-", "- ") for value, _ in every_sum(numbers))
         signs = sums(numbers)[item.target]
         formula = "".join(
             f" {'+' if sign > 0 else '-'} {number}" for sign, number in zip(signs[1:], numbers[1:], strict=True)
         )
-        return f"{' '.join(map(str, numbers))} : {numbers[0]}{formula}"
+        return f"{' '.join(map(str, numbers))} : {f'{searched} : ' if thought else ''}{numbers[0]}{formula}"
 
 
 def faces(name: str, j: int, q: int, k: int) -> InstructionMapping:
@@ -191,8 +199,13 @@ def random_faces(rng: random.Random) -> InstructionMapping:
 
 
 @task("micro-points")
-def micro_points() -> Task[Cards, Hand, Sum]:
-    """The task; instruction variants are within the range that a diverse training sees, harder ones are not."""
+def micro_points(*, thought: bool = False) -> Task[Cards, Hand, Sum]:
+    """The task; instruction variants are within the range that a diverse training sees, harder ones are not.
+
+    Args:
+        thought: Whether replies hold the search; hands are asked alike.
+    """
+    del thought
     face = {"face": True}
     return Task(
         name="micro-points",
@@ -217,5 +230,5 @@ def micro_points() -> Task[Cards, Hand, Sum]:
         mappings=PAPERS,
         random_mapping=random_faces,
         max_new_tokens=14,
-        longest_thought=14,
+        longest_thought=32,
     )

@@ -38,7 +38,7 @@ from whatstuck.models.generating import Decoding, stop_ids
 from whatstuck.runs import Json, RunFolder, changed_values, content_hash, versions, write_json
 from whatstuck.training import _saving
 from whatstuck.training._record import read_record, refuse_changed
-from whatstuck.training._trainer import adapter_config
+from whatstuck.training._trainer import adapter_config, old_names_allowed
 from whatstuck.training.rl.items import AnyTask, Asked, ask_items, longest_prompt
 from whatstuck.training.rl.prefixes import PrefixSampler
 from whatstuck.training.rl.rewards import REWARDS
@@ -127,7 +127,8 @@ def _run(settings: RLSettings, trainer: Any, record: Json) -> None:
     record = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": 0.0, **record}
     write_json(out / RECORD, record)
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with old_names_allowed():
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         trainer.progress.close()
         shutil.rmtree(out / _saving.STAGING, ignore_errors=True)
@@ -168,9 +169,7 @@ def _make_trainer(
         pass
 
     try:
-        with warnings.catch_warnings():
-            # PEFT asks transformers 5.23 for an old name; nothing that a user could change
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        with old_names_allowed():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'", UserWarning)  # experimental in TRL
             trainer = _Trainer(
                 model=model,
@@ -218,8 +217,7 @@ def _start(settings: RLSettings, base: Path) -> tuple[Any, Any]:
     if warm.kind == "adapter":
         if not settings.use_peft:
             raise WhatStuckError(f"{warm.path} is an adapter: leave use_peft out, it is trained on")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # as above
+        with old_names_allowed():
             peft = require("peft", "trl")
             return peft.PeftModel.from_pretrained(load_model(base), warm.path, is_trainable=True), None
     if settings.use_peft:
