@@ -1,8 +1,9 @@
 """Success and validity of an arm's checkpoints on every variant, in one small file per arm.
 
 Curves take 50 items a cell; the first and the last step take 300, and only they are reported. No checkpoint is ever
-chosen by a column that is reported. A part knows what it was made of, and is made again where that has changed. The
-base, which many arms begin with, is asked once.
+chosen by a column that is reported. A part knows what it was made of, and is made again where that has changed. So
+does what a checkpoint was asked: the base, which many arms begin with, is asked once, and a killed call loses one
+checkpoint at most.
 """
 
 import hashlib
@@ -63,9 +64,7 @@ def evaluate_arm(
     identity = {
         "items": [ITEMS, CURVE_ITEMS],
         "columns": GENERALIZATION.names,
-        "asked": hashlib.sha256(
-            repr([(cell.questions, cell.items, cell.longest) for cell in cells]).encode()
-        ).hexdigest(),
+        "asked": _hash(cells),
         "checkpoints": {str(checkpoint.step): fingerprint(checkpoint.path) for checkpoint in found},
         "about": about,
     }
@@ -75,33 +74,32 @@ def evaluate_arm(
         check_room(cell, tokenizer)
     models = CheckpointedModel(base, device=usable_device("auto"), dtype=torch.float32)
     steps = {checkpoint.step: checkpoint for checkpoint in found}
-
-    def ask(step: int) -> list[Row]:
-        rows: list[Row] = []
-        with models.at(steps.get(step)) as model:
-            for cell in cells:
-                asked = cell if step in (0, max(steps)) else cell.some(CURVE_ITEMS)
-                records = evaluate(model, tokenizer, asked)
-                rows += cell_rows(
-                    records, task=task.name, arm=arm, variant=cell.variant, step=step, unsolvable=cell.unsolvable
-                )
-        return [rounded(row) for row in rows]
-
-    rows = [row for step in sorted(steps.keys() - {0}) for row in ask(step)]
-    if 0 in steps:
-        rows = ask(0) + rows
-    else:
-        of_base = identity | {"checkpoints": {"0": fingerprint(base)}, "about": {}}
-        name = hashlib.sha256(json.dumps(of_base).encode()).hexdigest()[:16]
-        first = part.parents[1] / "bases" / f"{name}.jsonl"
-        asked_before = _read(first, of_base)
-        before = ask(0) if asked_before is None else asked_before
-        if asked_before is None:
-            _write(first, of_base, before)
-        rows = [row | {"arm": arm} for row in before] + rows
-    rows = [row | about for row in rows]
+    rows: list[Row] = []
+    for step in sorted({0, *steps}):
+        checkpoint = steps.get(step)
+        asked = cells if step in (0, max(steps)) else [cell.some(CURVE_ITEMS) for cell in cells]
+        weights = [fingerprint(base)] if checkpoint is None else [fingerprint(base), fingerprint(checkpoint.path)]
+        one = {"weights": weights, "columns": GENERALIZATION.names, "asked": _hash(asked)}
+        kept_at = part.parents[1] / "asked" / f"{hashlib.sha256(json.dumps(one).encode()).hexdigest()[:16]}.jsonl"
+        of_step = _read(kept_at, one)
+        if of_step is None:
+            with models.at(checkpoint) as model:
+                of_step = [_ask(model, tokenizer, cell) for cell in asked]
+            _write(kept_at, one, of_step)
+        rows += [row | {"arm": arm, "step": step} | about for row in of_step]
     _write(part, identity, rows)
     return rows
+
+
+def _ask(model: Any, tokenizer: Any, cell: Cell) -> Row:
+    records = evaluate(model, tokenizer, cell)
+    (row,) = cell_rows(records, task=cell.task.name, arm="", variant=cell.variant, step=0, unsolvable=cell.unsolvable)
+    return rounded(row)
+
+
+def _hash(cells: Sequence[Cell]) -> str:
+    """Of what is asked; not of the scorer: delete parts and `asked` where that has changed."""
+    return hashlib.sha256(repr([(cell.questions, cell.items, cell.longest) for cell in cells]).encode()).hexdigest()
 
 
 def _read(part: Path, identity: Row) -> list[Row] | None:

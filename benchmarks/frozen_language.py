@@ -25,6 +25,7 @@ from whatstuck.training.rl import train_rl
 
 AnyTask = Task[Any, Any, Any]
 
+MODEL = "smollm2"
 HELDOUT = 100
 WARM_STEPS = 10
 """Supervised steps before reinforcement learning, as in arXiv 2510.00237."""
@@ -118,8 +119,11 @@ PLANS: Mapping[str, Plan] = {
         batch=16,
         chat_template="never",
     ),
-    "general-points": Plan(tier=2, task=three_cards, settings=_FULL, steps=500, batch=32, rl=_RL),
-    "sokoban": Plan(tier=2, task=sokoban, settings=_FULL, steps=500, batch=32, rl=_RL),
+    # rewards as in the baseline of arXiv 2510.00237
+    "general-points": Plan(
+        tier=2, task=three_cards, settings=_FULL, steps=500, batch=32, rl={**_RL, "reward": "points"}
+    ),
+    "sokoban": Plan(tier=2, task=sokoban, settings=_FULL, steps=500, batch=32, rl={**_RL, "reward": "success"}),
 }
 
 
@@ -168,11 +172,11 @@ def do(folder: Path, job: Job) -> list[Row]:
     checkpoints = _reinforced(models, job, plan) if job.objective == "grpo" else _supervised(models, job, plan, task)
     return evaluate_arm(
         folder / "parts" / f"tier{plan.tier}-{job.name}.jsonl",
-        resolve_model("smollm2"),
+        resolve_model(MODEL),
         checkpoints,
         task,
         arm=job.arm,
-        about={"tier": plan.tier, "seed": job.seed, "base": "smollm2", "objective": job.objective},
+        about={"tier": plan.tier, "seed": job.seed, "base": MODEL, "objective": job.objective},
         asking=Asking(chat_template=plan.chat_template),
     )
 
@@ -180,12 +184,11 @@ def do(folder: Path, job: Job) -> list[Row]:
 def _supervised(models: Path, job: Job, plan: Plan, task: AnyTask, *, steps: int | None = None) -> Path:
     steps, name = steps or plan.steps, job.name if steps is None else f"{job.name}-warm"
     data, out = models / f"{name}.jsonl", models / name
-    if not data.exists():
-        write_arm(data, task, job.arm, steps * plan.batch + HELDOUT, seed=job.seed)
+    write_arm(data, task, job.arm, steps * plan.batch + HELDOUT, seed=job.seed)  # other rows are refused below
     objective = job.objective.partition("-")[0]
     train_model(
         {
-            "model": "smollm2",
+            "model": MODEL,
             "data": str(data),
             "out": str(out),
             "seed": job.seed,
@@ -210,7 +213,7 @@ def _reinforced(models: Path, job: Job, plan: Plan) -> Path:
     warm = _supervised(models, warm_job, plan, plan.task(thought=True), steps=WARM_STEPS)
     return train_rl(
         {
-            "model": "smollm2",
+            "model": MODEL,
             "start": str(warm / f"checkpoint-{WARM_STEPS}"),
             "out": str(models / job.name),
             "task": job.plan,

@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from frozen_evaluation import Row, evaluate_arm, line_of
 from frozen_micro import OBJECTIVES, STRENGTHS, train_arm
-from frozen_reinforced import METHODS, reinforce_arm
+from frozen_reinforced import METHODS, reinforce_arm, warm_up
 from micro_model import micro_base
 from whatstuck.generalization.tasks.micro_points import micro_points
 
@@ -57,6 +57,8 @@ def run_tier_0(folder: Path, jobs: Sequence[tuple[str, int, str]], seed: int, wo
     """All jobs (arm, base, objective), as many at a time as there are workers."""
     for base in sorted({base for _, base, _ in jobs}):  # before the arms, which share it
         micro_base(folder / "models", seed, base)
+    for arm, base in sorted({(arm, base) for arm, base, objective in jobs if objective in METHODS}):
+        warm_up(folder / "models", arm, seed=seed, strength=base)
     do = partial(_job, folder, seed)
     if workers == 1:
         found = list(map(do, jobs))
@@ -106,14 +108,15 @@ def main() -> None:
     parser.add_argument("--tier", type=int, choices=(0, 1, 2), default=0)
     parser.add_argument("--seed", type=int, help="tier 0: 0 unless given; else only jobs of this seed")
     parser.add_argument("--arms", nargs="+", help="tier 0: frozen diverse unless given; else only jobs of these arms")
-    parser.add_argument("--bases", nargs="+", type=int, default=[MAIN_BASE], help=f"tier 0: of {STRENGTHS}")
-    parser.add_argument(
-        "--objectives", nargs="+", default=["sft"], help=f"tier 0: sft, {', '.join((*OBJECTIVES, *METHODS))}"
-    )
+    parser.add_argument("--bases", nargs="+", type=int, choices=STRENGTHS, help=f"tier 0: {MAIN_BASE} unless given")
+    objectives = ("sft", *OBJECTIVES, *METHODS)
+    parser.add_argument("--objectives", nargs="+", choices=objectives, help="tier 0: sft unless given")
     parser.add_argument("--out", type=Path, help="where models and parts are kept (default: nowhere)")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="tier 0: at a time")
     parser.add_argument("--json", action="store_true", help="one line instead of a table")
     asked = parser.parse_args()
+    if asked.tier > 0 and (asked.bases or asked.objectives):
+        parser.error("--bases and --objectives are of tier 0: leave them out")
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as nowhere:
         folder = asked.out or Path(nowhere)
@@ -122,10 +125,16 @@ def main() -> None:
             return
         from frozen_language import do, jobs_of
 
-        for job in jobs_of(asked.tier):
-            if (asked.seed in (None, job.seed)) and (not asked.arms or job.arm in asked.arms):
-                line = line_of(do(folder, job), tier=asked.tier, seed=job.seed, task=job.plan, objective=job.objective)
-                _show(line, json_line=asked.json)
+        jobs = [
+            job
+            for job in jobs_of(asked.tier)
+            if asked.seed in (None, job.seed) and (not asked.arms or job.arm in asked.arms)
+        ]
+        if not jobs:
+            parser.error(f"tier {asked.tier} has no such arm or seed")
+        for job in jobs:
+            line = line_of(do(folder, job), tier=asked.tier, seed=job.seed, task=job.plan, objective=job.objective)
+            _show(line, json_line=asked.json)
 
 
 def _micro(folder: Path, asked: argparse.Namespace) -> None:
@@ -133,7 +142,8 @@ def _micro(folder: Path, asked: argparse.Namespace) -> None:
     start = time.monotonic()
     _one_thread()
     arms, seed = asked.arms or MAIN_ARMS, asked.seed or 0
-    jobs = [(arm, base, name) for base in asked.bases for arm in arms for name in asked.objectives]
+    bases, objectives = asked.bases or [MAIN_BASE], asked.objectives or ["sft"]
+    jobs = [(arm, base, name) for base in bases for arm in arms for name in objectives]
     rows = run_tier_0(folder, jobs, seed, asked.workers)
     for base, name in dict.fromkeys((base, name) for _, base, name in jobs):
         some = [row for row in rows if (row["base"], row["objective"]) == (base, name)]

@@ -16,13 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from frozen_micro import ARMS, OBJECTIVES
 from frozen_prompts import MAIN_BASE, signature
+from frozen_reinforced import METHODS
 
 Row = Mapping[str, Any]
 _CURVE = ("All-5", "6-9-7")
 _KEPT = "results.csv"
 _NUMBERS = ("success", "low", "high", "validity", "validity_low", "validity_high", "old")
-_COUNTS = ("tier", "seed", "step", "items")
+_INTEGERS = ("tier", "seed", "step", "items")
+COUNTS = ("k2", "k4", "k8", "paper")
 _NAMES = ("task", "base", "arm", "objective", "variant")
 
 
@@ -33,11 +36,11 @@ def read_parts(folder: Path) -> list[Row]:
             return [_read(line) for line in csv.DictReader(file)]
     files = sorted((folder / "parts").glob("*.jsonl"))
     rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()[1:]]
-    return [_read({name: row[name] for name in (*_NAMES, *_COUNTS, *_NUMBERS)}) for row in rows]
+    return [_read({name: row[name] for name in (*_NAMES, *_INTEGERS, *_NUMBERS)}) for row in rows]
 
 
 def _read(line: Mapping[str, Any]) -> Row:
-    found = {name: str(line[name]) for name in _NAMES} | {name: int(line[name]) for name in _COUNTS}
+    found = {name: str(line[name]) for name in _NAMES} | {name: int(line[name]) for name in _INTEGERS}
     return found | {name: float(line[name]) for name in _NUMBERS}
 
 
@@ -45,7 +48,7 @@ def keep(rows: Sequence[Row], folder: Path) -> None:
     """Write what the tables are made of."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _KEPT).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, (*_NAMES, *_COUNTS, *_NUMBERS), lineterminator="\n")
+        writer = csv.DictWriter(file, (*_NAMES, *_INTEGERS, *_NUMBERS), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: f"{row[name]:.4f}" if name in _NUMBERS else row[name] for name in row} for row in rows)
 
@@ -129,25 +132,33 @@ def print_tier_0(rows: Sequence[Row]) -> None:
     for base in bases:
         print(f"\nbase {base}")
         print_curves([row for row in plain if (row["arm"], row["base"]) == ("frozen", base)], _CURVE)
-    main = [row for row in plain if row["base"] == str(MAIN_BASE)]
-    seeds = {row["seed"] for row in main if row["arm"] in ("k2", "k4", "k8", "paper")}
-    order = [
-        (arm, [row for row in main if row["arm"] == arm and row["seed"] in seeds])
-        for arm in ("frozen", "k2", "k4", "k8", "paper", "diverse")
+    main = [row for row in rows if row["base"] == str(MAIN_BASE)]
+    print_group("How many mappings are enough", main, [(arm, "sft") for arm in ("frozen", *COUNTS, "diverse")], COUNTS)
+    thoughts = ("thought", "diverse-thought")
+    print_group("With a thought", main, [(arm, "sft") for arm in ("frozen", "diverse", *thoughts)], thoughts)
+    for arm in ARMS:
+        there = {row["objective"] for row in main if row["arm"] == arm}
+        others = [objective for objective in (*OBJECTIVES, *METHODS) if objective in there]
+        keys = [(arm, objective) for objective in ("sft", *others)]
+        print_group(f"What is minimized, or rewarded, on the arm {arm}", main, keys, others)
+
+
+def print_group(title: str, rows: Sequence[Row], keys: Sequence[tuple[str, str]], new: Sequence[str]) -> None:
+    """Arms and objectives beside each other, with the seeds that the new ones were run with."""
+    rows = [row for row in rows if (row["arm"], row["objective"]) in keys]
+    seeds = {row["seed"] for row in rows if row["arm"] in new or row["objective"] in new}
+    rows = [row for row in rows if row["seed"] in seeds]
+    groups = [
+        (
+            arm if objective == "sft" else f"{arm}, {objective}",
+            [row for row in rows if (row["arm"], row["objective"]) == (arm, objective)],
+        )
+        for arm, objective in keys
     ]
-    order = [(arm, some) for arm, some in order if some]
-    if len(order) > 2:
-        print("\n### How many mappings are enough")
-        print_arms([row for _, some in order for row in some], order)
-    others = [row for row in rows if row["arm"] == "frozen" and row["base"] == str(MAIN_BASE)]
-    seeds = {row["seed"] for row in others if row["objective"] != "sft"}
-    order = [
-        (name, [row for row in others if row["objective"] == name and row["seed"] in seeds])
-        for name in dict.fromkeys(["sft", *(row["objective"] for row in others)])
-    ]
-    if seeds:
-        print("\n### Other objectives on the frozen arm")
-        print_arms(others, order)
+    groups = [(name, some) for name, some in groups if some]
+    if seeds and len(groups) > 1:
+        print(f"\n### {title}")
+        print_arms(rows, groups)
 
 
 def print_language(rows: Sequence[Row]) -> None:

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -165,7 +166,7 @@ def test_a_part_that_was_made_of_something_else_is_made_again(scripts: dict[str,
     assert {row["items"] for row in second} == {6}
 
 
-def test_a_base_is_asked_once_for_all_arms(
+def test_what_a_checkpoint_was_asked_is_not_asked_again(
     scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     micro, arms, evaluation = (scripts[name] for name in ("micro_model", "frozen_micro", "frozen_evaluation"))
@@ -185,7 +186,7 @@ def test_a_base_is_asked_once_for_all_arms(
         part = tmp_path / "parts" / f"{name}.jsonl"
         rows = evaluation.evaluate_arm(part, base, out, task, arm="frozen", about={"seed": 6})
         assert json.dumps(rows) == json.dumps(whole)
-    assert len(asked) == (2 + 1) * len(task.variants)  # of the base and the last step, then of the last step alone
+    assert len(asked) == len(task.variants)  # the last step was asked before, and now the base
 
 
 @pytest.mark.parametrize("method", ["grpo", "adaback"])
@@ -196,7 +197,7 @@ def test_an_arm_is_reinforced_from_its_own_checkpoint(
     for module, name, value in (
         (micro, "BATCH", 8),
         (arms, "BATCH", 8),
-        (reinforced, "_ITEMS", 16),
+        (reinforced, "ITEMS", 16),
         (reinforced, "train_arm", functools.partial(arms.train_arm, steps=reinforced.WARM)),
     ):
         monkeypatch.setattr(module, name, value)
@@ -208,6 +209,63 @@ def test_an_arm_is_reinforced_from_its_own_checkpoint(
     )
     moved = max(float((last[name] - begun[name]).abs().max()) for name in begun)
     assert moved < 3e-4 < max(float((begun[name] - base[name]).abs().max()) for name in begun)
+
+
+def test_an_arm_whose_mappings_cannot_be_drawn_is_not_reinforced(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="the arm k4 is not reinforced: use frozen, diverse"):
+        scripts["frozen_reinforced"].reinforce_arm(tmp_path, "k4", "grpo", seed=0, strength=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_prints_a_line_per_base_and_objective(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = scripts["frozen_prompts"]
+    for module, name, value in (
+        (scripts["micro_model"], "BATCH", 8),
+        (scripts["frozen_micro"], "BATCH", 8),
+        (scripts["frozen_evaluation"], "ITEMS", 4),
+        (scripts["frozen_evaluation"], "CURVE_ITEMS", 2),
+        (prompts, "train_arm", functools.partial(scripts["frozen_micro"].train_arm, steps=2)),
+        (prompts, "micro_points", lambda: dataclasses.replace(TASK, variants=TASK.variants[:4])),
+        (prompts, "signature", lambda rows: {"rows": len(rows)}),
+    ):
+        monkeypatch.setattr(module, name, value)
+    asked = ["--tier", "0", "--seed", "7", "--bases", "0", "--objectives", "sft", "eaft", "--workers", "1", "--json"]
+    monkeypatch.setattr("sys.argv", ["frozen_prompts.py", *asked, "--out", str(tmp_path)])
+    prompts.main()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["seed"], line["base"], line["objective"]) for line in lines] == [(7, 0, "sft"), (7, 0, "eaft")]
+    for line in lines:
+        assert list(line["arms"]) == ["frozen", "diverse"]
+        for arm in line["arms"].values():
+            assert list(arm) == ["ID", "All-5", "All-7", "6-9-7"]
+            assert all(len(cell["at_step_0"]) == 2 and len(cell["success"]) == 3 for cell in arm.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--bases", "17"], "invalid choice: 17"),
+        (["--objectives", "ppo"], "invalid choice: 'ppo'"),
+        (["--tier", "1", "--objectives", "dft"], "--bases and --objectives are of tier 0"),
+        (["--tier", "1", "--seed", "7"], "tier 1 has no such arm or seed"),
+    ],
+)
+def test_what_is_not_run_is_refused(
+    scripts: dict[str, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["frozen_prompts.py", *asked])
+    with pytest.raises(SystemExit) as caught:
+        scripts["frozen_prompts"].main()
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_limit_that_cuts_the_right_reply_is_refused(scripts: dict[str, ModuleType]) -> None:
@@ -243,9 +301,10 @@ def test_tables_are_the_same_from_what_was_kept(
 ) -> None:
     rng = random.Random(0)
     (tmp_path / "parts").mkdir()
-    for arm, seed in itertools.product(("frozen", "diverse"), (0, 1)):
+    kinds = [(arm, "sft") for arm in ("frozen", "diverse", "k4", "thought")] + [("frozen", "l2"), ("diverse", "grpo")]
+    for (arm, objective), seed in itertools.product(kinds, (0, 1)):
         rows = [
-            {"task": TASK.name, "base": 150, "arm": arm, "objective": "sft", "variant": variant.name, "tier": 0}
+            {"task": TASK.name, "base": 150, "arm": arm, "objective": objective, "variant": variant.name, "tier": 0}
             | {"seed": seed, "step": step, "items": 300}
             | {name: round(rng.random(), 4) for name in scripts["frozen_tables"]._NUMBERS}
             | {"old": float("nan") if variant.kind == "training" else 0.5}
@@ -253,7 +312,7 @@ def test_tables_are_the_same_from_what_was_kept(
             for variant in TASK.variants
         ]
         text = "".join(json.dumps(line) + "\n" for line in ({"identity": arm}, *rows))
-        (tmp_path / "parts" / f"{arm}-{seed}.jsonl").write_text(text, encoding="utf-8")
+        (tmp_path / "parts" / f"{arm}-{objective}-{seed}.jsonl").write_text(text, encoding="utf-8")
     kept = tmp_path / "kept"
     said = []
     for asked in ([str(tmp_path), "--keep", str(kept)], [str(kept)]):
@@ -264,6 +323,16 @@ def test_tables_are_the_same_from_what_was_kept(
     assert "| frozen, base 150 | 2 | " in said[0]
     assert "| 150 | 1 | " in said[0]
     assert "nan" not in said[0]
+    assert re.findall("^### (.*)", said[0], re.MULTILINE) == [
+        "Strength of the base",
+        "The frozen arm over steps",
+        "How many mappings are enough",
+        "With a thought",
+        "What is minimized, or rewarded, on the arm frozen",
+        "What is minimized, or rewarded, on the arm diverse",
+    ]
+    for name in ("k4", "thought", "frozen, l2", "diverse, grpo"):
+        assert f"\n| {name} | 2 | " in said[0]
 
 
 # --- the experiment itself, with fewer steps
@@ -280,7 +349,9 @@ def test_frozen_prompts_unlearn_to_read_and_diverse_ones_do_not(
     out = scripts["frozen_micro"].train_arm(tmp_path, arm, seed=0, strength=150, steps=240)
     base = tmp_path / "base-seed0-steps150"
     rows = evaluation.evaluate_arm(tmp_path / "part.jsonl", base, out, TASK, arm=arm, about={"seed": 0})
-    last = {row["variant"]: row for row in rows if row["step"] == 240}
+    first, last = ({row["variant"]: row for row in rows if row["step"] == step} for step in (0, 240))
+    assert first["All-5"]["validity"] > 0.3  # the base follows the mapping in part: there is something to lose
+    assert 0.1 < first["ID"]["validity"] < 0.6
     assert last["ID"]["success"] > 0.85
     if arm == "frozen":
         early = [row["validity"] for row in rows if row["variant"] == "All-5" and row["step"] < 240]

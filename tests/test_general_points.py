@@ -121,6 +121,11 @@ HAND = Hand((11, 3, 1, 12), 24)  # J 3 A Q: 10, 3, 1, 10 under the training's ma
         ('{"cards": ["J", "number": [10, 3], "formula": "10 + 3"', PointsAnswer("10 + 3", (10, 3))),  # broken JSON
         ("formula: (10 + 3) * 2 and so on", PointsAnswer("(10 + 3) * 2")),
         ("{'formula': '10 × 3'}", PointsAnswer("10 × 3")),
+        ("The formula: **10 * 3 - 4 - 2**.", PointsAnswer("10 * 3 - 4 - 2")),
+        ("**Formula:** `10 * 3`", PointsAnswer("10 * 3")),
+        ("The formula is 10*3-4-2", PointsAnswer("10*3-4-2")),
+        ("formula: 10 * 3 - 4 - 2\n\n24", PointsAnswer("10 * 3 - 4 - 2")),
+        ("The formula isn't known: 24", None),
         ('{"number": ["J", {}], "formula": "1"}', PointsAnswer("1")),
         ('{"number": "10", "formula": "1"}', PointsAnswer("1")),
         ('{"formula": 24}', PointsAnswer("24")),

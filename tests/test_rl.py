@@ -16,7 +16,9 @@ import helpers
 from whatstuck.datasets import Message, Row
 from whatstuck.errors import WhatStuckError
 from whatstuck.generalization.mapping import InstructionMapping
+from whatstuck.generalization.registry import make_task
 from whatstuck.generalization.task import NO_ANSWER, Score, Task, Variant
+from whatstuck.generalization.tasks.micro_points import sums, values_of
 from whatstuck.models import CheckpointedModel, find_checkpoints
 from whatstuck.training import TrainConfig, train_model
 from whatstuck.training._data import Encoder
@@ -127,6 +129,24 @@ def test_items_have_the_tokens_of_supervised_training(tiny_base: Path, prefill: 
         assert {one.mapping for one in other} == {SWAPPED}
     with pytest.raises(WhatStuckError, match="no random mappings: use mapping=frozen"):
         ask_items(moods(random_mapping=None), tokenizer, 5, mapping="random", **given)
+
+
+def test_mappings_are_all_that_differs_between_what_is_asked(tiny_base: Path) -> None:
+    """The same hands, and the same target wherever it can be reached under the drawn mapping, too."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    task = make_task("micro-points")
+    frozen, drawn = (
+        ask_items(task, tokenizer, 300, mapping=mapping, thought=False, chat_template="never", seed=2)
+        for mapping in ("frozen", "random")
+    )
+    assert [one.item.cards for one in frozen] == [one.item.cards for one in drawn]
+    reached = [
+        (one.item.target, other.item.target)
+        for one, other in zip(frozen, drawn, strict=True)
+        if one.item.target in sums(values_of(other.item.cards, other.mapping))
+    ]
+    assert len(reached) > 100
+    assert sum(target == other for target, other in reached) > 0.95 * len(reached)
 
 
 def test_a_check_that_raises_is_an_outcome(tiny_base: Path) -> None:

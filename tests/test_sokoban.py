@@ -316,6 +316,7 @@ def test_arrows_are_read_with_and_without_the_sign_for_colours() -> None:
     assert [move_of(arrow, EMOJI) for arrow in EMOJI.meanings] == list(MOVES)
     assert move_of("\u2b05\ufe0f", EMOJI) == "Left"
     assert move_of("Left", EMOJI) is None
+    assert move_of("**\u2b05**.", EMOJI) == "Left"
 
 
 def test_no_right_reply_is_too_long_even_with_a_token_per_byte() -> None:

@@ -58,7 +58,8 @@ def ask_items(
     Args:
         task: The task.
         tokenizer: Of the model.
-        count: How many; the same contents for the same seed, whatever the mapping.
+        count: How many; for the same seed the same contents, and what is chosen beside the mapping (a target), where
+            it can be, whatever the mapping.
         mapping: `frozen` or `random`.
         thought: Whether right replies have a thought.
         chat_template: `auto` or `never`.
@@ -69,9 +70,12 @@ def ask_items(
     """
     variant = Variant("training", "training", task.training, task.training)
     drawn = draw_items(task.source, count, split="train", variant=variant, seed=seed)
-    pairs = [(item, task.training) for item in drawn.items]
-    if mapping == "random":
-        pairs = [_posed(task, content, seed, index) for index, content in enumerate(drawn.contents)]
+    pairs = [
+        _posed(task, content, f"{seed} {index}")
+        if mapping == "random"
+        else _as_trained(task, content, f"{seed} {index}")
+        for index, content in enumerate(drawn.contents)
+    ]
     asked = []
     prompt = task.prompts["training"]
     for item, meaning in pairs:
@@ -106,14 +110,19 @@ def longest_prompt(asked: Sequence[Asked]) -> int:
     return max(len(one.prompt) + len(one.prefill) for one in asked)
 
 
-def _posed(task: AnyTask, content: Any, seed: int, index: int) -> tuple[Any, InstructionMapping]:
+def _as_trained(task: AnyTask, content: Any, seed: str) -> tuple[Any, InstructionMapping]:
+    """A content under the training's mapping, under which it was drawn."""
+    return task.source.pose(content, task.training, task.training, random.Random(f"{seed} pose")), task.training
+
+
+def _posed(task: AnyTask, content: Any, seed: str) -> tuple[Any, InstructionMapping]:
     """A content under the first random mapping that it can be solved under."""
     if task.random_mapping is None:
         raise WhatStuckError(f"the task {task.name} has no random mappings: use mapping=frozen")
-    rng = random.Random(f"{seed} {index} mapping")
+    rng = random.Random(f"{seed} mapping")
     for _ in range(_TRIES):
         meaning = task.random_mapping(rng)
-        item = task.source.pose(content, meaning, meaning, rng)
+        item = task.source.pose(content, meaning, meaning, random.Random(f"{seed} pose"))
         if item is not None:
             return item, meaning
     raise WhatStuckError(f"the task {task.name} has a content that no random mapping can solve: use mapping=frozen")

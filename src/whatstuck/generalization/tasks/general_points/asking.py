@@ -13,7 +13,8 @@ from whatstuck.generalization.tasks.general_points.hands import FACES, Hand, num
 from whatstuck.generalization.tasks.general_points.solving import OPERATORS, find_formula
 
 _OBJECT = re.compile(r"\{[^{}]*\}")
-_FORMULA = re.compile(r"""['"]?formula['"]?\s*[:=]\s*['"]?([-+*/×÷−()0-9\s]*)""", re.IGNORECASE)
+# quotes and Markdown around it are nobody's formula, and what stands in the next line is none of it
+_FORMULA = re.compile(r"""formula['"`*]*\s*(?:[:=]|is\b)[ \t'"`*]*([-+*/×÷−()0-9 \t]*)""", re.IGNORECASE)
 _NUMBERS = re.compile(r"""['"]?number['"]?\s*[:=]\s*\[([0-9'",\s]{0,100})\]""", re.IGNORECASE)
 
 _TRAINING = """\
@@ -75,10 +76,11 @@ class PointsParser:
             if isinstance(fields.get("formula"), str):
                 return PointsAnswer(fields["formula"], _whole_numbers(fields.get("number")))
         found = _FORMULA.search(text)
-        if found is None or not found[1].strip():
+        formula = found[1].strip(" \t*") if found else ""
+        if not formula:
             return None
         numbers = _NUMBERS.search(text)
-        return PointsAnswer(found[1].strip(), _whole_numbers(re.findall(r"\d+", numbers[1])) if numbers else None)
+        return PointsAnswer(formula, _whole_numbers(re.findall(r"\d+", numbers[1])) if numbers else None)
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

@@ -95,10 +95,14 @@ class SokobanScorer:
         return Score(valid=True, success=right, outcome="right" if right else "wrong_move")
 
 
+_MARKS = " .!*`'\""  # of a sentence, of Markdown, and quotes
+
+
 def move_of(word: str, mapping: InstructionMapping) -> str | None:
-    """The move that a word stands for, whatever its case; None if it is no word of the mapping."""
+    """The move that a word stands for, whatever its case and the marks around it; None if it is none of the mapping."""
     plain = word.casefold().replace("\ufe0f", "")  # ⬆️ is ⬆
-    return next((move for move, meaning in mapping.pairs if meaning.casefold() == plain), None)
+    moves = {meaning.casefold(): move for move, meaning in mapping.pairs}
+    return moves.get(plain) or moves.get(plain.strip(_MARKS))
 
 
 def step(item: Room, scored: InstructionMapping, answer: str) -> Room | None:
