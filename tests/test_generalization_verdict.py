@@ -103,6 +103,18 @@ def test_replies_that_obey_the_old_instruction_tell_what_fake_tells(
     assert "tells whether an instruction is ignored" not in said
 
 
+def test_instructions_that_are_ignored_are_named_where_others_are_not() -> None:
+    rows = asked(instruction=(0, 120, 5), fake=75)
+    for place, count in enumerate((298, 80, 5), start=1):
+        rows[place] |= share_columns(count, 300, "old")
+    found = arm(*rows)
+    assert found["verdict"] == "partly"
+    assert "Under All-0 it does what the old instruction said." in found["sentences"]
+    rows[1] |= share_columns(100, 300, "old")
+    assert "does what the old" not in " ".join(arm(*rows)["sentences"])
+    assert not any("Under All" in sentence for sentence in arm(*asked())["sentences"])  # the verdict says it of all
+
+
 def test_answers_that_go_on_are_no_lack_of_ability() -> None:
     rows = [row | {"step": step} for step in (0, 800) for row in asked(instruction=(0, 0))]
     never = "may never have been there"

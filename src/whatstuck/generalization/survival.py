@@ -118,6 +118,12 @@ class Arm:
         return _together(cell.state for cell in self.of(kind).values())
 
     @property
+    def frozen(self) -> list[str]:
+        """Instruction variants that are lost each by itself, and whose replies obey the old instruction."""
+        asked = self.of("instruction").items()
+        return [name for name, cell in asked if cell.state == "lost" and _ignores(cell, cell.old) == "kept"]
+
+    @property
     def verdict(self) -> Verdict:
         """What is said of how it follows instructions."""
         if self.able != "kept":

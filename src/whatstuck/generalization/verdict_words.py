@@ -86,6 +86,8 @@ def _instructions(arm: Arm) -> list[str]:
     old = {name: cell.old for name, cell in asked.items()}
     if arm.obeys_old != "not asked":
         said.append(f"Replies that obey the old instruction and not the new one: {_spread(old)}.")
+    if arm.verdict == "partly" and arm.frozen:
+        said.append(f"Under {_joined(arm.frozen)} it does what the old instruction said.")
     fakes = arm.of("fake")
     if fakes:
         said.append(f"Scored by the old meaning under a new instruction, right replies are: {_each(fakes)}.")
