@@ -312,7 +312,7 @@ def test_all_weights_can_be_trained_too(settings: dict[str, Any], tiny_base: Pat
 
 
 def test_what_is_revealed_is_not_learned(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With everything revealed, all that is left to say is that the reply ends."""
     monkeypatch.setattr(PrefixSampler, "draw", lambda _self, _name: 1.0)
@@ -325,6 +325,7 @@ def test_what_is_revealed_is_not_learned(
 
     monkeypatch.setattr(rl_module.Rollout, "__call__", watched)
     train_rl(settings | {"out": tmp_path / "out", "method": "adaback", "max_steps": 1}, task=moods())
+    assert "each is asked about 0.3 times: lower items from 12" in caplog.text
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
     (found,) = asked
     assert len(found["reward"]) == 16

@@ -49,6 +49,7 @@ from whatstuck.training.schedule import DenseCheckpoints
 logger = logging.getLogger(__name__)
 
 RECORD = "whatstuck_rl.json"
+_FEW_VISITS = 5
 _OLDEST_TRL = 1  # before, replies of one's own needed vLLM
 
 
@@ -94,6 +95,14 @@ def train_rl(settings: RLSettings | Mapping[str, Any], *, task: AnyTask | None =
         raise WhatStuckError(
             f"the task {found.name} has only {len(asked)} items to train on: lower items_per_step from "
             f"{given.items_per_step}"
+        )
+    visits = given.max_steps * given.items_per_step / len(asked)
+    if given.method == "adaback" and visits < _FEW_VISITS:
+        logger.warning(
+            "adaback searches per item how much must be revealed, and each is asked about %.1f times: lower items from "
+            "%d, or raise max_steps",
+            visits,
+            len(asked),
         )
     longest = given.max_new_tokens or (found.longest_thought if given.thought else found.max_new_tokens)
     _check_context(base, asked, longest, reveals=given.method == "adaback")
