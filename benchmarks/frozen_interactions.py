@@ -9,7 +9,7 @@ is asked about (`own`), beside what a word contains on average (the null).
 No training shows a masked word, so everything is measured twice: with `<mask>`, which has no meaning, and with `12`, a
 number that the pretraining knows and that stands in none of the prompts.
 
-    python benchmarks/frozen_interactions.py frozen/models/seed0-base150-* --out frozen/interactions
+    python benchmarks/frozen_interactions.py frozen/models/seed0-base150-{frozen,diverse} --out frozen/interactions
 """
 
 import argparse
