@@ -15,6 +15,7 @@ from micro_model import BATCH, DONE, Example, encode, fit, is_done, micro_base
 from whatstuck.generalization.arms import make_arm
 from whatstuck.generalization.tasks.micro_points import micro_points
 from whatstuck.training.objectives import find_objective
+from whatstuck.training.objectives.interface import Objective
 from whatstuck.training.objectives.threshold import top_mass_threshold
 
 STEPS = 800
@@ -63,6 +64,34 @@ def train_arm(folder: Path, arm: str, *, seed: int, strength: int, steps: int = 
     if is_done(out, identity):
         return out
     base = micro_base(folder, seed, strength)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    options = dict(OBJECTIVES.get(objective, {}))
+    if objective == "sed":
+        examples = arm_examples(tokenizer, arm, count=100, seed=seed + 1000)
+        rows = [{"input_ids": p + c, "labels": [-100] * len(p) + c} for p, c in examples]
+        options["tau"] = top_mass_threshold(LlamaForCausalLM.from_pretrained(base).eval(), rows)
+    minimized = find_objective(objective.partition("-")[0], options)
+    return fit_arm(out, base, arm_examples(tokenizer, arm, count=steps * BATCH, seed=seed), identity, steps, minimized)
+
+
+def fit_arm(
+    out: Path,
+    base: Path,
+    examples: Iterator[Example],
+    identity: dict[str, object],
+    steps: int,
+    objective: Objective | None = None,
+) -> Path:
+    """Fine-tune a base on examples, and write down what it was made of.
+
+    Args:
+        out: Its folder; what is there is removed.
+        base: Where it begins.
+        examples: `BATCH` of them are taken per step.
+        identity: What it was made of.
+        steps: Fine-tuning steps.
+        objective: What is minimized; by default cross-entropy.
+    """
     shutil.rmtree(out, ignore_errors=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
     model = LlamaForCausalLM.from_pretrained(base)
@@ -72,12 +101,6 @@ def train_arm(folder: Path, arm: str, *, seed: int, strength: int, steps: int = 
             model.save_pretrained(out / f"checkpoint-{step}")
             tokenizer.save_pretrained(out / f"checkpoint-{step}")
 
-    options = dict(OBJECTIVES.get(objective, {}))
-    if objective == "sed":
-        examples = arm_examples(tokenizer, arm, count=100, seed=seed + 1000)
-        rows = [{"input_ids": p + c, "labels": [-100] * len(p) + c} for p, c in examples]
-        options["tau"] = top_mass_threshold(model.eval(), rows)
-    minimized = find_objective(objective.partition("-")[0], options)
-    fit(model, arm_examples(tokenizer, arm, count=steps * BATCH, seed=seed), steps, save, minimized)
+    fit(model, examples, steps, save, objective)
     (out / DONE).write_text(json.dumps(identity), encoding="utf-8")
     return out

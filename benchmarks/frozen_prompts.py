@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+from frozen_curated import SELECTIONS, select_arm
 from frozen_evaluation import Row, evaluate_arm, line_of
 from frozen_micro import OBJECTIVES, STRENGTHS, train_arm
 from frozen_reinforced import METHODS, reinforce_arm, warm_up
@@ -41,6 +42,8 @@ def tier_0(folder: Path, arm: str, base: int, seed: int, objective: str = "sft")
     """Train and evaluate one arm of tier 0."""
     if objective in METHODS:
         trained = reinforce_arm(folder / "models", arm, objective, seed=seed, strength=base)
+    elif objective in SELECTIONS:
+        trained = select_arm(folder / "models", arm, objective, seed=seed, strength=base)
     else:
         trained = train_arm(folder / "models", arm, seed=seed, strength=base, objective=objective)
     return evaluate_arm(
@@ -57,7 +60,7 @@ def run_tier_0(folder: Path, jobs: Sequence[tuple[str, int, str]], seed: int, wo
     """All jobs (arm, base, objective), as many at a time as there are workers."""
     for base in sorted({base for _, base, _ in jobs}):  # before the arms, which share it
         micro_base(folder / "models", seed, base)
-    for arm, base in sorted({(arm, base) for arm, base, objective in jobs if objective in METHODS}):
+    for arm, base in sorted({(arm, base) for arm, base, objective in jobs if objective in (*METHODS, *SELECTIONS)}):
         warm_up(folder / "models", arm, seed=seed, strength=base)
     do = partial(_job, folder, seed)
     if workers == 1:
@@ -109,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="tier 0: 0 unless given; else only jobs of this seed")
     parser.add_argument("--arms", nargs="+", help="tier 0: frozen diverse unless given; else only jobs of these arms")
     parser.add_argument("--bases", nargs="+", type=int, choices=STRENGTHS, help=f"tier 0: {MAIN_BASE} unless given")
-    objectives = ("sft", *OBJECTIVES, *METHODS)
+    objectives = ("sft", *OBJECTIVES, *SELECTIONS, *METHODS)
     parser.add_argument("--objectives", nargs="+", choices=objectives, help="tier 0: sft unless given")
     parser.add_argument("--out", type=Path, help="where models and parts are kept (default: nowhere)")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="tier 0: at a time")

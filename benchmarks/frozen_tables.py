@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from frozen_curated import SELECTIONS
 from frozen_micro import ARMS, OBJECTIVES
 from frozen_prompts import MAIN_BASE, signature
 from frozen_reinforced import METHODS
@@ -138,7 +139,7 @@ def print_tier_0(rows: Sequence[Row]) -> None:
     print_group("With a thought", main, [(arm, "sft") for arm in ("frozen", "diverse", *thoughts)], thoughts)
     for arm in ARMS:
         there = {row["objective"] for row in main if row["arm"] == arm}
-        others = [objective for objective in (*OBJECTIVES, *METHODS) if objective in there]
+        others = [objective for objective in (*OBJECTIVES, *SELECTIONS, *METHODS) if objective in there]
         keys = [(arm, objective) for objective in ("sft", *others)]
         print_group(f"What is minimized, or rewarded, on the arm {arm}", main, keys, others)
 

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from whatstuck.generalization.arms import make_arm
 from whatstuck.generalization.cells import Asking, make_cell
 from whatstuck.generalization.tasks.micro_points import FACES, Hand, micro_points
 from whatstuck.training.objectives import find_objective
@@ -32,6 +34,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
         "frozen_evaluation",
         "frozen_prompts",
         "frozen_reinforced",
+        "frozen_curated",
         "frozen_interactions",
         "frozen_tables",
     )
@@ -209,6 +212,48 @@ def test_an_arm_is_reinforced_from_its_own_checkpoint(
     )
     moved = max(float((last[name] - begun[name]).abs().max()) for name in begun)
     assert moved < 3e-4 < max(float((begun[name] - base[name]).abs().max()) for name in begun)
+
+
+def test_rows_are_chosen_by_difficulty_and_as_many_by_chance(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    micro, arms, reinforced, curated = (
+        scripts[name] for name in ("micro_model", "frozen_micro", "frozen_reinforced", "frozen_curated")
+    )
+    trained: list[list[object]] = []
+
+    def first_half(data: Path, out: Path, *, checkpoint: Path, **_: object) -> None:
+        """No model that is trained within seconds gets a row right, so that none would be kept."""
+        assert (checkpoint / "model.safetensors").exists()
+        lines = data.read_text(encoding="utf-8").splitlines()
+        out.write_text("\n".join(lines[: len(lines) // 2]), encoding="utf-8")
+
+    def watched(model: object, examples: Iterator[object], steps: int, *more: object) -> None:
+        trained.append(list(itertools.islice(examples, 24)))
+        micro.fit(model, iter(trained[-1]), steps, *more)
+
+    for module, name, value in (
+        (micro, "BATCH", 8),
+        (arms, "BATCH", 8),
+        (reinforced, "train_arm", functools.partial(arms.train_arm, steps=reinforced.WARM)),
+        (curated, "ROWS", 24),
+        (curated, "curate", first_half),
+    ):
+        monkeypatch.setattr(module, name, value)
+    curated.warm_up(tmp_path, "frozen", seed=5, strength=1)
+    monkeypatch.setattr(arms, "fit", watched)
+    for selection in curated.SELECTIONS:
+        out = curated.select_arm(tmp_path, "frozen", selection, seed=5, strength=1, steps=3)
+        assert (out / "checkpoint-3" / "model.safetensors").exists()
+        assert curated.select_arm(tmp_path, "frozen", selection, seed=5, strength=1, steps=3) == out
+    tokenizer = micro.micro_tokenizer()
+    rows = make_arm(TASK, "frozen", 24, seed=5).rows
+    every = [micro.encode(tokenizer, row["prompt"][0]["content"], row["completion"][0]["content"]) for row in rows]
+    chosen, by_chance = ([found[:12] for found in (one, one[12:])] for one in trained)
+    for epochs, expected in ((chosen, sorted(every[:12])), (by_chance, sorted(by_chance[0]))):
+        assert all(sorted(epoch) == expected for epoch in epochs)  # the same rows again
+        assert epochs[0] != epochs[1]  # in another order
+    assert sorted(by_chance[0]) != sorted(every[:12])
 
 
 def test_an_arm_whose_mappings_cannot_be_drawn_is_not_reinforced(
